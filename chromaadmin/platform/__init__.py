@@ -1,0 +1,1 @@
+"""The ground the application stands on: data directory, keys, processes, logs."""
