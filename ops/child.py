@@ -1,0 +1,180 @@
+"""Starts the children in which stores are read, written and checked, and speaks with them.
+
+Children are new interpreters started by exec, never forks: a fork would share SQLite's file locks. They get no secret
+of the application in their environment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import IO, ParamSpec, TypeVar, cast
+
+from ops.codec import Json, from_json, hints, to_json
+from ops.errors import ChildDied, DeadlineExceeded, Outcome, RemoteError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+CALLABLE_MODULES = ("ops.reads", "ops.store.verify")
+MAX_ANSWER_BYTES = 16 * 1024 * 1024
+_ROOT = Path(__file__).resolve().parent.parent
+_KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "COVERAGE_PROCESS_START", "CHROMAADMIN_LIFELINE_FD")
+
+
+def command(*arguments: str) -> list[str]:
+    """The command line of ``python -m ops internal …`` with this interpreter."""
+    return [sys.executable, "-m", "ops", "internal", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """What a child needs of the environment, and nothing else."""
+    kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+    return kept | {
+        "PYTHONPATH": str(_ROOT),
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "PYTHONUTF8": "1",
+        "OPENBLAS_NUM_THREADS": "1",  # else numpy reserves memory for a thread per core in every child
+    }
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """How a request names a function: ``ops.reads:overview``."""
+    return f"{function.__module__}:{function.__qualname__}"
+
+
+def how_it_ended(returncode: int) -> str:
+    """An exit status as words: ``signal SIGSEGV`` or ``exit status 70``."""
+    if returncode < 0:
+        try:
+            return f"signal {signal.Signals(-returncode).name}"
+        except ValueError:
+            return f"signal {-returncode}"
+    return f"exit status {returncode}"
+
+
+def call(function: Callable[P, R], /, timeout_s: float = 3600.0, *args: P.args, **kwargs: P.kwargs) -> R:
+    """Run ``function`` of one of ``CALLABLE_MODULES`` in a fresh child and return what it returns.
+
+    Only keyword arguments with a JSON form can travel. An ``OpsError`` of the child is raised here with its code; a
+    child that dies raises ``ChildDied`` with its signal.
+    """
+    if args:
+        raise TypeError("only keyword arguments can travel to a child")
+    request = {"function": name_of(function), "arguments": to_json(kwargs)}
+    try:
+        done = subprocess.run(
+            command("call"),
+            input=json.dumps(request).encode(),
+            capture_output=True,
+            env=environment(),
+            timeout=timeout_s,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise DeadlineExceeded(seconds=timeout_s) from None
+    if not done.stdout:
+        raise ChildDied(
+            doing=function.__name__.replace("_", " "), how=how_it_ended(done.returncode), log=_tail(done.stderr)
+        )
+    return answered(function, json.loads(done.stdout))
+
+
+def answered(function: Callable[..., R], answer: Mapping[str, object]) -> R:
+    """The typed result in a child's answer; raises the error that stands in it."""
+    if "error" in answer:
+        raise remote_error(cast("Mapping[str, object]", answer["error"]))
+    return from_json(cast("type[R]", hints(function)["return"]), answer["value"], function.__name__)
+
+
+def remote_error(error: Mapping[str, object]) -> RemoteError:
+    """The error that a child reported, with its own code, sentence, hint and outcome."""
+    return RemoteError(
+        code=str(error["code"]),
+        text=str(error["message"]),
+        hint=str(error["hint"]),
+        outcome=Outcome(str(error["outcome"])),
+        details=dict(cast("Mapping[str, object]", error["details"])),
+    )
+
+
+class ReaderChild:
+    """One long-lived reader: answers one request at a time over its standard streams."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            command("reader"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment(),
+            start_new_session=True,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The child's process id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False when it has ended."""
+        return self._process.poll() is None
+
+    def ask(self, request: Mapping[str, Json], timeout_s: float) -> Mapping[str, object]:
+        """Send a request and wait for its answer; a child that dies or is late is killed and an error raised."""
+        stdin, stdout = cast("IO[bytes]", self._process.stdin), cast("IO[bytes]", self._process.stdout)
+        try:
+            stdin.write(json.dumps(request).encode() + b"\n")
+            stdin.flush()
+            line = _read_line(stdout, timeout_s)
+        except BrokenPipeError:
+            line = b""
+        except DeadlineExceeded:
+            self.kill()
+            raise
+        if not line:
+            self.kill()
+            raise ChildDied(doing="reading the store", how=how_it_ended(self._process.returncode))
+        return cast("Mapping[str, object]", json.loads(line))
+
+    def kill(self) -> None:
+        """End it now, with everything it started."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for stream in (self._process.stdin, self._process.stdout):
+            if stream is not None:
+                stream.close()
+
+
+def _read_line(stream: IO[bytes], timeout_s: float) -> bytes:
+    """One line of the stream within ``timeout_s``; empty at its end."""
+    end = time.monotonic() + timeout_s
+    fd = stream.fileno()
+    pieces: list[bytes] = []
+    size = 0
+    while True:
+        ready, _, _ = select.select([fd], [], [], max(0.0, end - time.monotonic()))
+        if not ready:
+            raise DeadlineExceeded(seconds=timeout_s)
+        piece = os.read(fd, 1 << 16)
+        pieces.append(piece)
+        size += len(piece)
+        if not piece:
+            return b""
+        if piece.endswith(b"\n"):
+            return b"".join(pieces)
+        if size > MAX_ANSWER_BYTES:
+            raise DeadlineExceeded(seconds=timeout_s)
+
+
+def _tail(stderr: bytes) -> str:
+    return stderr[-2000:].decode("utf-8", "replace")

@@ -1,0 +1,1 @@
+"""A Chroma persist directory, read correctly and changed safely."""
