@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import os
@@ -29,7 +30,7 @@ GATE_ANSWER_S = 30.0
 
 
 def run() -> int:
-    """One run for a supervisor: the request on the first line of standard input, events as JSON lines on standard output.
+    """One run for a supervisor: the request is the first line of standard input, events are lines of standard output.
 
     Ends at once when standard input ends, because then nobody supervises it any more; recovery takes it from there.
     """
@@ -78,7 +79,7 @@ def reader() -> int:
     resource.setrlimit(resource.RLIMIT_DATA, (READER_DATA_BYTES, READER_DATA_BYTES))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     for line in sys.stdin.buffer:
-        _write(_shaped(lambda request=json.loads(line): _read(request)))
+        _write(_shaped(functools.partial(_read, json.loads(line))))
     return 0
 
 

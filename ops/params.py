@@ -43,7 +43,7 @@ class ParamSpec:
 class Parameter:
     """One parameter of an operation class, with its type resolved.
 
-    ``kind`` is bool, int, float or str; ``many`` says that the value is a tuple of them; ``optional`` that it may be None.
+    ``kind`` is bool, int, float or str; ``many``: the value is a tuple of them; ``optional``: it may be None.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Parameter:
 def param(
     default: Any = MISSING,
     *,
-    help: str,  # noqa: A002 - the word every reader expects
+    help: str,
     choices: tuple[str, ...] = (),
     source: str = "",
     minimum: float | None = None,
@@ -177,9 +177,9 @@ def _single(parameter: Parameter, given: object) -> object:
         raise ValueError(f"{value!r} is not one of {', '.join(spec.choices)}.")
     if isinstance(value, int | float) and not isinstance(value, bool):
         if spec.minimum is not None and value < spec.minimum:
-            raise ValueError(f"{value} is below the least value, {spec.minimum:g}.")
+            raise ValueError(f"{given} is below the least value, {spec.minimum:g}.")
         if spec.maximum is not None and value > spec.maximum:
-            raise ValueError(f"{value} is above the greatest value, {spec.maximum:g}.")
+            raise ValueError(f"{given} is above the greatest value, {spec.maximum:g}.")
     return value
 
 

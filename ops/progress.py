@@ -37,7 +37,7 @@ def _silent(_event: Event) -> None:
 
 
 class Progress:
-    """Told by operations, heard by doors; asks ``cancelled`` at every event, and a store must stay sound when it raises."""
+    """Told by operations, heard by doors; asks ``cancelled`` at every event: a store must stay sound when it raises."""
 
     def __init__(self, sink: Sink = _silent, cancelled: Callable[[], bool] = lambda: False) -> None:
         self._sink = sink
