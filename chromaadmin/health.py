@@ -1,4 +1,4 @@
-"""/healthz says that this process answers; /readyz that it may be sent users: the database answers, migrations are done."""
+"""/healthz says that this process answers; /readyz that it may be sent users: database there, migrations applied."""
 
 from django.db import DatabaseError, connection
 from django.db.migrations.executor import MigrationExecutor

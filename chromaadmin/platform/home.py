@@ -87,7 +87,7 @@ class Home:
 
     @staticmethod
     def _create_once(file: Path) -> None:
-        """Several processes may start together: the key is written aside and linked, so that one wins with a whole file."""
+        """Several processes may start together: the key is written aside and linked, so one wins with a whole file."""
         if file.exists():
             return
         draft = file.with_name(f".{file.name}.{secrets.token_hex(8)}")

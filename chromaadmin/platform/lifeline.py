@@ -1,29 +1,48 @@
-"""The pipe that ties every process to `manage.py up`: when `up` is gone, however it went, they end at once.
+"""Pipes that tie processes together: when the holder of the write end is gone, however it went, the others end at once.
 
-`up` keeps the write end and hands the read end to its children by CHROMAADMIN_LIFELINE_FD. Nobody writes; a read
-returns when the last write end is closed, that is when `up` died. django-q2 forks workers that would otherwise go on
-taking runs after their main process was killed, so each forked child starts a watcher of its own.
+`up` keeps the write end of a pipe and hands the read end to its children by CHROMAADMIN_LIFELINE_FD; a queue cluster's
+main process does the same for what it forks. Nobody writes; a read returns when the last write end is closed, that is
+when the holder died. django-q2 forks workers that would otherwise go on taking runs after their main process was
+killed, so every forked child starts watchers of its own.
 """
 
+import contextlib
 import os
 import signal
 import threading
 
 VARIABLE = "CHROMAADMIN_LIFELINE_FD"
 
-_attached = False
+_watched: list[int] = []
+_held: list[int] = []
 
 
 def attach() -> None:
-    """Watch the lifeline in this process and in every process forked from it; does nothing outside `up`."""
-    global _attached
-    text = os.environ.get(VARIABLE)
-    if text is None or _attached:
-        return
-    descriptor = int(text)
-    _attached = True
-    _watch(descriptor)
-    os.register_at_fork(after_in_child=lambda: _watch(descriptor))
+    """Watch the lifeline of `up` here and in every process forked from here; does nothing outside `up`."""
+    descriptor = os.environ.get(VARIABLE)
+    if descriptor is not None and int(descriptor) not in _watched:
+        _remember(int(descriptor))
+        _watch(int(descriptor))
+
+
+def hold() -> None:
+    """Let every process forked from this one, at any depth, end with this one."""
+    read_end, write_end = os.pipe()
+    _held.append(write_end)
+    _remember(read_end)
+
+
+def _remember(descriptor: int) -> None:
+    if not _watched:
+        os.register_at_fork(after_in_child=_after_fork)
+    _watched.append(descriptor)
+
+
+def _after_fork() -> None:
+    while _held:
+        os.close(_held.pop())
+    for descriptor in _watched:
+        _watch(descriptor)
 
 
 def _watch(descriptor: int) -> None:
@@ -31,15 +50,13 @@ def _watch(descriptor: int) -> None:
 
 
 def _wait_for_end(descriptor: int) -> None:
-    while True:
-        try:
-            if os.read(descriptor, 1) == b"":
-                break
-        except InterruptedError:
-            continue
-        except OSError:
-            return  # closed by this process on purpose: a child that replaced itself has its own
-    # A leader of a session takes its whole group along: operation children never load Django and hold no watcher.
+    try:
+        while os.read(descriptor, 1):
+            pass
+    except OSError:
+        return  # this process closed it on purpose
+    # The leader of a session takes its group along: operation children load no Django and have no watcher.
     if os.getpgrp() == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(os.getpid(), signal.SIGKILL)
     os.kill(os.getpid(), signal.SIGKILL)

@@ -4,7 +4,7 @@ from allauth.account.adapter import DefaultAccountAdapter
 from django.http import HttpRequest
 
 
-class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no type information
+class AccountAdapter(DefaultAccountAdapter):
     """No sign-up, and no changes of the user name by its owner."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:

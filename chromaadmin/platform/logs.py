@@ -10,7 +10,7 @@ _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", 
 class JsonFormatter(logging.Formatter):
     """`{"at", "level", "logger", "message", …}`; what a call passed as `extra` follows.
 
-    Everything outside printable ASCII is written as an escape: line feeds, ANSI sequences and bidirectional marks alike.
+    Everything outside printable ASCII is written as an escape: line feeds, ANSI sequences, bidirectional marks.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -203,12 +203,8 @@ SECURE_CSP: dict[str, list[str]] = {
     "frame-ancestors": ["'none'"],
     "form-action": ["'self'"],
 }
-PERMISSIONS_POLICY: dict[str, list[str]] = {
-    feature: []
-    for feature in (
-        "accelerometer", "camera", "display-capture", "geolocation", "gyroscope", "microphone", "midi", "payment", "usb",
-    )
-}  # fmt: skip
+_UNUSED_FEATURES = "accelerometer camera display-capture geolocation gyroscope microphone midi payment usb"
+PERMISSIONS_POLICY: dict[str, list[str]] = {feature: [] for feature in _UNUSED_FEATURES.split()}
 
 # --- Static files, language, time -----------------------------------------------------------------------------------
 STATIC_URL = "/static/"

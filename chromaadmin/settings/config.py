@@ -30,26 +30,32 @@ class Config(BaseSettings):
         frozen=True,
     )
 
-    home: Path = Field(BASE_DIR / "var", description="Directory of the database, keys, run folders and static files.")
-    bind: str = Field("127.0.0.1:8000", description="Address and port of the web server.")
+    home: Path = Field(
+        default=BASE_DIR / "var", description="Directory of the database, keys, run folders and static files."
+    )
+    bind: str = Field(default="127.0.0.1:8000", description="Address and port of the web server.")
     host: str = Field(
         default_factory=lambda: socket.gethostname().split(".")[0],
         description="Name of this host; an instance names the host that has its directory.",
     )
     roots: Annotated[tuple[Path, ...], NoDecode] = Field(
-        (),
+        default=(),
         description="Directories below which persist directories may be registered in the browser, separated by ':'.",
     )
-    admin_user: str = Field("admin", description="Name of the first administrator when a password file is given.")
-    admin_password_file: Path | None = Field(None, description="File with the first administrator's password.")
-    allowed_hosts: Words = Field((), description="Further host names the pages are asked for by, separated by ','.")
-    trusted_origins: Words = Field(
-        (), description="Origins such as https://chroma.example that may send forms, separated by ','."
+    admin_user: str = Field(
+        default="admin", description="Name of the first administrator when a password file is given."
     )
-    tls: bool = Field(False, description="Pages are served by https only: secure cookies, redirect, HSTS.")
-    proxies: int = Field(0, ge=0, le=8, description="How many reverse proxies in front add X-Forwarded-For.")
-    workers: int = Field(4, ge=1, le=64, description="Supervisors of runs in this host's jobs cluster.")
-    web_workers: int = Field(1, ge=1, le=16, description="Gunicorn processes, each of 8 threads.")
+    admin_password_file: Path | None = Field(default=None, description="File with the first administrator's password.")
+    allowed_hosts: Words = Field(
+        default=(), description="Further host names the pages are asked for by, separated by ','."
+    )
+    trusted_origins: Words = Field(
+        default=(), description="Origins such as https://chroma.example that may send forms, separated by ','."
+    )
+    tls: bool = Field(default=False, description="Pages are served by https only: secure cookies, redirect, HSTS.")
+    proxies: int = Field(default=0, ge=0, le=8, description="How many reverse proxies in front add X-Forwarded-For.")
+    workers: int = Field(default=4, ge=1, le=64, description="Supervisors of runs in this host's jobs cluster.")
+    web_workers: int = Field(default=1, ge=1, le=16, description="Gunicorn processes, each of 8 threads.")
 
     @field_validator("home", "admin_password_file", mode="after")
     @classmethod

@@ -19,5 +19,5 @@ from chromaadmin.settings.base import ALLOWED_HOSTS, DATABASES, HOME, STORAGES  
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
 ALLOWED_HOSTS.append("testserver")
 STORAGES["staticfiles"] = {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"}
-# A file, not memory: threads and child processes of a test see the same database with the same locking as in production.
+# A file, not memory: threads and child processes of a test see one database with the locking of production.
 DATABASES["default"]["TEST"] = {"NAME": str(HOME.path / "test.sqlite3")}
