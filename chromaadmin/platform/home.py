@@ -38,7 +38,7 @@ class Home:
         if status.st_mode & 0o077:
             path.chmod(0o700)
         home = cls(path=path)
-        for folder in (home.keys, home.runs, home.cache):
+        for folder in (home.keys, home.runs, home.cache, home.static):
             folder.mkdir(mode=0o700, exist_ok=True)
         return home
 

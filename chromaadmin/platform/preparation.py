@@ -29,9 +29,9 @@ def prepare(home: Home) -> Iterator[str]:
             yield f"The database was copied to {back_up(home)} before its migrations."
         call_command("migrate", interactive=False, verbosity=0)
         yield f"{len(waiting)} migrations were applied."
-    stamp = home.path / "static.stamp"
+    stamp = home.static / ".stamp"  # in the directory itself: whoever removes the one removes the other
     fingerprint = static_fingerprint()
-    if not (stamp.exists() and stamp.read_text() == fingerprint and home.static.is_dir()):
+    if not (stamp.exists() and stamp.read_text() == fingerprint):
         call_command("collectstatic", interactive=False, clear=True, verbosity=0)
         stamp.write_text(fingerprint)
         yield "Static files were collected."
