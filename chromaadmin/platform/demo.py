@@ -198,7 +198,8 @@ def ensure(home: "Home") -> Iterator[str]:
     from chromaadmin.instances import services as instances
     from chromaadmin.instances.models import Instance
 
-    store = root(home) / "store"
+    # An instance is registered under its real path.
+    store = root(home).resolve() / "store"
     if not store.is_dir():
         root(home).mkdir(mode=0o700, exist_ok=True)
         # Made aside and renamed: a start that was broken off leaves no half of a store.

@@ -12,6 +12,7 @@ from contextlib import closing
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ValidationError
 from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
@@ -58,10 +59,15 @@ class Command(BaseCommand):
         call_command("check", fail_level="ERROR")
         roots = list(config.roots)
         if options["demo"]:
-            roots.append(demo.root(home))
+            roots.append(demo.root(home).resolve())
+            settings.CHROMAADMIN_ROOTS = tuple(roots)
             for sentence in demo.ensure(home):
                 self._say(sentence)
-        setup_path = preparation.first_administrator(config)
+        try:
+            setup_path = preparation.first_administrator(config)
+        except (OSError, ValidationError) as refusal:
+            reason = " ".join(refusal.messages) if isinstance(refusal, ValidationError) else str(refusal)
+            raise CommandError(f"CHROMAADMIN_ADMIN_PASSWORD_FILE makes no administrator: {reason}") from None
         connections.close_all()
 
         address = f"http://{_shown_host(config)}:{listener.getsockname()[1]}"
