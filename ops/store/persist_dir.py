@@ -25,11 +25,8 @@ from ops.errors import (
     NotChroma,
     ReadOnly,
     RefBroken,
-    SchemaHostile,
-    SchemaUnknown,
     Symlink,
     Unreadable,
-    UnsupportedVersion,
 )
 from ops.store import sqlite
 
@@ -295,6 +292,14 @@ class PersistDir:
         Raises IDENTITY_CHANGED, SYMLINK, MULTI_LINK, FILE_SYSTEM_UNFIT, READ_ONLY, SCHEMA_HOSTILE, SCHEMA_UNKNOWN,
         UNSUPPORTED_VERSION.
         """
+        self.require_fit()
+        self.schema.require_writable(operation)
+
+    def require_fit(self) -> None:
+        """The part of ``require_writable`` that does not read the database, for a store that recovery comes first for.
+
+        Raises IDENTITY_CHANGED, SYMLINK, MULTI_LINK, FILE_SYSTEM_UNFIT, READ_ONLY.
+        """
         self.check_identity()
         self._require_database()
         kind = self.file_system().kind
@@ -305,15 +310,6 @@ class PersistDir:
         for name in (".", DATABASE):
             if not os.access(name, os.W_OK, dir_fd=self.fd, effective_ids=True):
                 raise ReadOnly(path=self.path / name, why=f"uid {os.geteuid()} has no right to write it")
-        schema = self.schema
-        if schema.foreign_objects:
-            raise SchemaHostile(objects=", ".join(schema.foreign_objects[:5]))
-        if schema.family is None:
-            raise SchemaUnknown(why="its migrations are not those of a release this version knows")
-        if not getattr(schema.family, "writable", True):
-            raise UnsupportedVersion(
-                releases=schema.releases, operation=operation, why="this version writes stores of Chroma 1.5 only"
-            )
 
     def segment_directory(self, segment_id: str) -> SegmentDirectory | None:
         """The directory of a segment; None when there is none. Raises SYMLINK, REF_BROKEN (no UUID, no directory)."""
