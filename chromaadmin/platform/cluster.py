@@ -64,6 +64,7 @@ class GuardedSentinel(cluster.Sentinel):
         db.connections.close_all()
         for helper in (self.monitor, self.pusher):
             helper.kill()
+            helper.join()
         self._retiring |= {worker: monotonic() for worker in self.pool if worker.is_alive()}
         self.task_queue = Queue(maxsize=Conf.QUEUE_LIMIT)
         self.result_queue = Queue()

@@ -44,8 +44,9 @@ class Application:
 
     def _read(self) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            self.lines.append(line.rstrip("\n"))
+        with self.process.stdout as output:
+            for line in output:
+                self.lines.append(line.rstrip("\n"))
 
     @property
     def output(self) -> str:
@@ -94,25 +95,28 @@ class Application:
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGINT)
-        code = self.process.wait(timeout=60)
-        self._reader.join(timeout=10)
-        return code
+        return self.process.wait(timeout=60)
+
+    def clean_up(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        # Its output ends when the last process of the tree has ended.
+        self._reader.join(timeout=20)
+        assert not self._reader.is_alive(), f"Left behind: {self.tree()}"
 
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Application]]:
     started: list[Application] = []
 
-    def begin(*options: str, **environment: str) -> Application:
-        started.append(Application(tmp_path / "home", *options, **environment))
+    def begin(*options: str, home: str = "home", **environment: str) -> Application:
+        started.append(Application(tmp_path / home, *options, **environment))
         return started[-1]
 
     yield begin
     for application in started:
-        if application.process.poll() is None:
-            application.process.kill()
-            application.process.wait()
-        application.wait_for("the end of every process", lambda a=application: not a.tree(), 20)
+        application.clean_up()
 
 
 def test_a_fresh_home_serves_pages_and_its_data_is_found_again(start: Callable[..., Application]) -> None:
@@ -175,7 +179,7 @@ def test_kill_9_leaves_no_process(start: Callable[..., Application]) -> None:
     # Main process, gunicorn and its worker, two clusters of main process, sentinel, monitor, pusher and workers.
     application.wait_for("the whole tree", lambda: len(application.tree()) >= 16)
     application.process.kill()
-    application.process.wait()
+    application.process.wait(timeout=10)
     application.wait_for("the end of every process", lambda: not application.tree(), 5)
 
 
@@ -222,7 +226,7 @@ def test_an_address_in_use_is_told_before_anything_is_made(start: Callable[..., 
     first = start()
     first.wait_until_ready()
     assert first.address
-    other = Application(first.home.with_name("other"), CHROMAADMIN_BIND=first.address.removeprefix("http://"))
+    other = start(home="other", CHROMAADMIN_BIND=first.address.removeprefix("http://"))
     assert other.process.wait(timeout=60) == 1
     other.wait_for("the reason", lambda: "Set CHROMAADMIN_BIND to another." in other.output)
     assert not (other.home / "chromaadmin.sqlite3").exists()
