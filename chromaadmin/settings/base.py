@@ -54,11 +54,6 @@ INSTALLED_APPS = [
     "django_q",
 ]
 
-# While the parts are being put together: an app whose package does not exist yet is left out.
-from importlib.util import find_spec  # noqa: E402
-
-INSTALLED_APPS = [_a for _a in INSTALLED_APPS if not _a.startswith("chromaadmin.") or "Config" in _a or find_spec(_a)]
-
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
     "chromaadmin.middleware.SecurityHeadersMiddleware",
@@ -85,9 +80,7 @@ TEMPLATES: list[dict[str, Any]] = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
             ],
-            "builtins": ["chromaadmin.templatetags.ui"]
-            if (BASE_DIR / "chromaadmin/templatetags/ui.py").exists()
-            else [],
+            "builtins": ["chromaadmin.templatetags.ui"],
         },
     }
 ]
