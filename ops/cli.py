@@ -63,6 +63,7 @@ class Door:
         self.json = "--json" in arguments
         self.operation = "_".join(arguments[:2]).replace("-", "_") if arguments else ""
         self.path: str | None = None
+        self.run_id: str | None = None
 
     def serve(self) -> int:
         if not self.arguments or self.arguments[0] in ("-h", "--help"):
@@ -96,10 +97,11 @@ class Door:
                 view.plan(plan)
                 if not _confirmed(operation, options.persist_dir):
                     raise ApprovalRequired(operation=" ".join(words(cls)))
+        self.run_id = str(uuid.uuid4()) if operation.writes else None
         ended = execute(
             operation,
             options.persist_dir,
-            run_id=str(uuid.uuid4()),
+            run_id=self.run_id or "",
             approved=plan.scope if operation.writes and not options.yes else None,
             allow_unplanned=operation.writes and options.yes,
             options=run_options,
@@ -133,6 +135,8 @@ class Door:
             _print_failure(ended.error)
         else:
             render.result(ended.result, ended.report)
+            if ended.report is not None and ended.report.undo:
+                sys.stdout.write(f"To undo it: python -m ops undo {self.path} --run {self.run_id}\n")
         return exit_status
 
     def _recover(self, rest: list[str]) -> int:
@@ -193,6 +197,7 @@ class Door:
         answer = {
             "operation": self.operation,
             "persist_dir": self.path,
+            "run_id": self.run_id,
             "status": status,
             "plan": plan,
             "result": result,
@@ -265,11 +270,9 @@ def given(options: argparse.Namespace, cls: type[Operation[object]]) -> Mapping[
 
 
 def _add(parser: argparse.ArgumentParser, parameter: Parameter) -> None:
-    names = [
-        parameter.option,
-        *(f"-{parameter.spec.short}" for _ in (0,) if parameter.spec.short),
-        *parameter.spec.aliases,
-    ]
+    names = [parameter.option, *(f"--{alias.replace('_', '-')}" for alias in parameter.spec.aliases)]
+    if parameter.spec.short:
+        names.append(f"-{parameter.spec.short}")
     text = parameter.spec.help.replace("%", "%%")
     if parameter.spec.choices:
         text += f" One of {', '.join(parameter.spec.choices)}."

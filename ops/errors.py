@@ -81,12 +81,12 @@ class BadParameters(OpsError):
 
     code = "BAD_PARAMETERS"
     message = "{summary}"
-    hint = "Correct the named parameters; `python -m ops {command} --help` explains each of them."
+    hint = "Correct what is named; `{help}` explains it."
     outcome = Outcome.USAGE
 
     def __init__(self, fields: dict[str, str], command: str = "") -> None:
         summary = " ".join(f"{name}: {sentence}" for name, sentence in fields.items())
-        super().__init__(summary=summary, fields=fields, command=command)
+        super().__init__(summary=summary, fields=fields, help=" ".join(f"python -m ops {command} --help".split()))
 
 
 @_register

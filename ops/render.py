@@ -58,9 +58,9 @@ def plan(plan: Plan, out: Any) -> None:
 
 
 def result(value: object, report: Report | None) -> None:
-    """A result on standard output: the report when it says something, then every field of the dataclass."""
+    """A result on standard output: the report where the operation makes one, else every field of the dataclass."""
     console = Console(highlight=False)
-    if report is not None:
+    if report is not None and report.figures:
         console.print(f"[bold]{_safe(report.headline)}[/bold]")
         for figure in report.figures:
             was = f" (was {_safe(figure.before)})" if figure.before is not None else ""
@@ -68,7 +68,7 @@ def result(value: object, report: Report | None) -> None:
         for line in (*report.notes, report.verified, report.undo):
             if line:
                 console.print(_safe(line))
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         _fields(console, value)
 
 
