@@ -9,8 +9,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .PHONY: run test lint bench torture audit-deps requirements clean
 
+# make waits for what it started; when make itself is killed, the application ends too.
 run: $(RUN_READY)
-	exec $(BIN)/python manage.py up --demo
+	$(BIN)/python manage.py up --demo --with-parent
 
 test: $(TEST_READY)
 	sh tests/setup.sh

@@ -4,6 +4,7 @@ It has what an operator meets: several tenants and databases, a collection worn 
 waiting in the WAL, a directory left over from a deleted collection, and one healthy collection to compare with.
 """
 
+import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from chromaadmin.platform import lifeline
+from chromaadmin.settings.config import BASE_DIR
 
 if TYPE_CHECKING:
     from chromaadmin.platform.home import Home
@@ -205,7 +209,14 @@ def ensure(home: "Home") -> Iterator[str]:
         # Made aside and renamed: a start that was broken off leaves no half of a store.
         draft = root(home) / "store.new"
         shutil.rmtree(draft, ignore_errors=True)
-        subprocess.run([sys.executable, "-m", "chromaadmin.platform.demo", str(draft)], check=True)
+        with lifeline.offered() as descriptor:
+            subprocess.run(
+                [sys.executable, "-m", "chromaadmin.platform.demo", str(draft)],
+                env=os.environ | {lifeline.VARIABLE: str(descriptor)},
+                pass_fds=(descriptor,),
+                cwd=BASE_DIR,
+                check=True,
+            )
         draft.rename(store)
         yield f"A demo store was made in {store}."
     if not Instance.objects.filter(path=str(store)).exists():
@@ -214,4 +225,5 @@ def ensure(home: "Home") -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    lifeline.attach()
     write(Path(sys.argv[1]))

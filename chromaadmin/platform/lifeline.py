@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import threading
+from collections.abc import Iterator
 
 VARIABLE = "CHROMAADMIN_LIFELINE_FD"
 
@@ -23,6 +24,17 @@ def attach() -> None:
     if descriptor is not None and int(descriptor) not in _watched:
         _remember(int(descriptor))
         _watch(int(descriptor))
+
+
+@contextlib.contextmanager
+def offered() -> Iterator[int]:
+    """The read end of a new pipe for children started inside the block; they end with this process or the block."""
+    read_end, write_end = os.pipe()
+    try:
+        yield read_end
+    finally:
+        os.close(write_end)
+        os.close(read_end)
 
 
 def hold() -> None:

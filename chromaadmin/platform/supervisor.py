@@ -39,15 +39,21 @@ class Supervisor:
     group before the service is started again, because orphaned workers would go on taking runs.
     """
 
-    def __init__(self, services: Sequence[Service], *, write: Callable[[str], None]) -> None:
+    def __init__(self, services: Sequence[Service], *, write: Callable[[str], None], parent: int | None = None) -> None:
+        """`write` takes one line. With `parent`, a PID, everything is aborted once that is no longer the parent."""
         self._running = [_Process(service) for service in services]
         self._write = write
         self._selector = selectors.DefaultSelector()
+        self._parent = parent
         self._signals = 0
 
     def run(self) -> int:
         """Blocks until every service has ended; 0 after a drain, 1 after an abort."""
-        read_end, write_end = os.pipe()
+        # Whatever is left at the end of the block ends with the lifeline, also after an exception.
+        with lifeline.offered() as descriptor:
+            return self._run(descriptor)
+
+    def _run(self, descriptor: int) -> int:
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         os.set_blocking(wake_read, False)
@@ -56,22 +62,22 @@ class Supervisor:
         handlers = {
             signal.SIGINT: self._count,
             signal.SIGTERM: self._count,
-            signal.SIGHUP: self._count,
             signal.SIGCHLD: lambda *_: None,
         }
+        # Under nohup a terminal that closes is to be ignored; else it is a Ctrl-C.
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            handlers[signal.SIGHUP] = self._count
         before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
         try:
-            return self._loop(read_end, wake_read)
+            return self._loop(descriptor, wake_read)
         finally:
-            # Whatever is left ends with the lifeline, also after an exception here.
-            os.close(write_end)
             for process in self._running:
                 process.kill()
             for number, handler in before.items():
                 signal.signal(number, handler)
             signal.set_wakeup_fd(-1)
-            for descriptor in (read_end, wake_read, wake_write):
-                os.close(descriptor)
+            os.close(wake_read)
+            os.close(wake_write)
             self._selector.close()
 
     def _count(self, number: int, frame: FrameType | None) -> None:
@@ -81,6 +87,8 @@ class Supervisor:
         while True:
             if self._signals > 1:
                 self._write("Aborting: everything is ended now.")
+                return 1
+            if self._parent is not None and os.getppid() != self._parent:
                 return 1
             if self._signals and self._drain():
                 self._write("Stopped.")

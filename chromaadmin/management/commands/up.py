@@ -36,7 +36,12 @@ class Command(BaseCommand):
         parser.add_argument("--no-console", action="store_true", help="Start no console cluster (schedules, probes).")
         parser.add_argument("--no-jobs", action="store_true", help="Start no jobs cluster: no run is executed here.")
 
+        parser.add_argument(
+            "--with-parent", action="store_true", help="End at once when the process that started this one has ended."
+        )
+
     def handle(self, *args: Any, **options: Any) -> None:
+        parent = os.getppid() if options["with_parent"] else None
         os.umask(0o077)
         home: Home = settings.HOME
         try:
@@ -46,13 +51,15 @@ class Command(BaseCommand):
         try:
             # Before anything is changed: an address in use is told at once.
             with closing(_listen(settings.CONFIG)) as listener:
-                code = self._run(home, listener, options)
+                code = self._run(home, listener, options, parent)
+        except KeyboardInterrupt:
+            raise CommandError("Stopped before everything was set up; the next start goes on from here.") from None
         finally:
             lock.release()
         if code:
             sys.exit(code)
 
-    def _run(self, home: Home, listener: socket.socket, options: dict[str, Any]) -> int:
+    def _run(self, home: Home, listener: socket.socket, options: dict[str, Any], parent: int | None) -> int:
         config: Config = settings.CONFIG
         for sentence in preparation.prepare(home):
             self._say(sentence)
@@ -105,7 +112,7 @@ class Command(BaseCommand):
                     stage=1,
                 )
             )  # fmt: skip
-        return Supervisor(services, write=self._say).run()
+        return Supervisor(services, write=self._say, parent=parent).run()
 
     def _announce(self, address: str, setup_path: str | None) -> None:
         """Say where the pages are once they answer."""

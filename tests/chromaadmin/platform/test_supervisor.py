@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from chromaadmin.platform.supervisor import BACKOFF_SECONDS, Service, _Process
@@ -93,6 +94,36 @@ def test_what_ends_is_started_again(tmp_path: Path) -> None:
         lines_until(process, "a ended with status 3; it is started again in 2 s.")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=20) == 0
+
+
+PARENT = """
+import subprocess, sys
+subprocess.run([sys.executable, sys.argv[1]])
+"""
+SUPERVISOR = """
+import os
+from chromaadmin.platform.supervisor import Service, Supervisor, python
+service = Service(name="a", command=python("-c", "import os, time; print(os.getpid()); time.sleep(60)"))
+Supervisor([service], write=lambda line: print(line, flush=True), parent=os.getppid()).run()
+"""
+
+
+def test_it_ends_with_its_parent(tmp_path: Path) -> None:
+    script = tmp_path / "supervisor.py"
+    script.write_text(SUPERVISOR)
+    with subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(script)],
+        env=os.environ | {"PYTHONPATH": str(BASE_DIR)},
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as parent:
+        assert parent.stdout is not None
+        service = int(parent.stdout.readline().rpartition("|")[2])
+        assert psutil.pid_exists(service)
+        parent.kill()
+        # The output ends when the last of the three has closed it.
+        assert parent.stdout.read() == ""
+    assert not psutil.pid_exists(service)
 
 
 def test_waits_grow_and_begin_anew_after_a_steady_run(monkeypatch: pytest.MonkeyPatch) -> None:
