@@ -20,7 +20,6 @@ from ops.errors import (
     Missing,
     MultiLink,
     NeedsRecovery,
-    NoSpace,
     NotSqlite,
     OpsError,
     ReadOnly,
@@ -430,8 +429,6 @@ def _ops_error(error: sqlite3.Error, path: Path) -> OpsError:
         # Raised by the Python module itself, not by SQLite: a wrong use of it, which is a bug here.
         raise error
     primary = code & 0xFF
-    if primary == sqlite3.SQLITE_FULL:
-        return _no_space(path)
     by_code: dict[int, OpsError] = {
         sqlite3.SQLITE_CORRUPT: Corrupt(path=path, why=text),
         sqlite3.SQLITE_FORMAT: Corrupt(path=path, why=text),
@@ -440,6 +437,7 @@ def _ops_error(error: sqlite3.Error, path: Path) -> OpsError:
         sqlite3.SQLITE_LOCKED: Busy(seconds=f"{BUSY_TIMEOUT_S:.0f}"),
         sqlite3.SQLITE_PERM: Unreadable(path=path, why=text, uid=os.geteuid()),
         sqlite3.SQLITE_CANTOPEN: Unreadable(path=path, why=text, uid=os.geteuid()),
+        sqlite3.SQLITE_FULL: IoFailed(what=f"Writing {path}", why="there is no space left"),
         sqlite3.SQLITE_IOERR: IoFailed(what=f"A read or write of {path}", why=text),
         sqlite3.SQLITE_NOMEM: IoFailed(what=f"Reading {path}", why="there was not enough memory"),
         sqlite3.SQLITE_TOOBIG: Corrupt(path=path, why=text),
@@ -460,8 +458,3 @@ def _ops_error(error: sqlite3.Error, path: Path) -> OpsError:
 def _deadline_of(path: Path) -> str:
     deadlines = [c.deadline_s for c in _OPEN if c.store_path == os.fspath(path) and c.deadline_s is not None]
     return f"{deadlines[-1]:g}" if deadlines else "0"
-
-
-def _no_space(path: Path) -> NoSpace:
-    free = os.statvfs(os.path.dirname(os.path.abspath(path)))
-    return NoSpace(path=path, free_bytes=free.f_bavail * free.f_frsize, needed_bytes="more")

@@ -24,7 +24,6 @@ from ops.errors import (
     FileSystemUnfit,
     IoFailed,
     Locked,
-    NoSpace,
     NotOwner,
     OpsError,
     ReadOnly,
@@ -39,7 +38,6 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS = ("intents", "stage", "trash", "done")
 _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _COPIED_ATTRIBUTES = ("system.posix_acl_access", "system.posix_acl_default", "security.selinux")
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
 T = TypeVar("T")
 
 if not shutil.rmtree.avoids_symlink_attacks:  # pragma: no cover - true on every supported system
@@ -298,7 +296,7 @@ def require_run_id(run_id: str) -> str:
 
 @contextmanager
 def os_errors(path: Path) -> Iterator[None]:
-    """Raise the ``OpsError`` that an ``OSError`` of the body means: NO_SPACE, READ_ONLY or IO_FAILED."""
+    """Raise the ``OpsError`` that an ``OSError`` of the body means: READ_ONLY or IO_FAILED."""
     try:
         yield
     except OSError as error:
@@ -308,9 +306,6 @@ def os_errors(path: Path) -> Iterator[None]:
 def ops_error(error: OSError, path: Path) -> OpsError:
     """The expected failure that an ``OSError`` below ``path`` means."""
     why = error.strerror or str(error)
-    if error.errno in _NO_SPACE:
-        free = os.statvfs(path if path.exists() else path.parent)
-        return NoSpace(path=path, free_bytes=free.f_bavail * free.f_frsize, needed_bytes="more")
     if error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
         return ReadOnly(path=path, why=why)
     return IoFailed(what=f"Writing below {path}", why=why)
