@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from django.contrib.auth import get_user_model
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import User
 from django.contrib.auth.password_validation import validate_password
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db import transaction
@@ -55,7 +55,7 @@ def setup_link_opens(token: str) -> bool:
     return _open_tokens(token).exists() and not administrator_exists()
 
 
-def redeem_setup_token(token: str, username: str, password: str, *, ip: str | None = None) -> AbstractUser:
+def redeem_setup_token(token: str, username: str, password: str, *, ip: str | None = None) -> User:
     """Make the first administrator, once.
 
     Raises SetupRefused for an unknown, expired, used or superseded token, ValidationError (``username`` or
@@ -92,9 +92,7 @@ def ensure_admin_from_file(user: str, path: Path | str) -> bool:
     return True
 
 
-def create_user(
-    username: str, password: str, *, by: AbstractUser, email: str = "", ip: str | None = None
-) -> AbstractUser:
+def create_user(username: str, password: str, *, by: User, email: str = "", ip: str | None = None) -> User:
     """A new account without any role. Raises PermissionDenied, ValidationError."""
     _require_team(by)
     with transaction.atomic():
@@ -103,7 +101,7 @@ def create_user(
     return user
 
 
-def set_active(user: AbstractUser, active: bool, *, by: AbstractUser, ip: str | None = None) -> None:
+def set_active(user: User, active: bool, *, by: User, ip: str | None = None) -> None:
     """Disable or enable an account. A disabled one has no right from the next question on, and its sessions are dead.
 
     Raises PermissionDenied, and ValidationError for the last administrator.
@@ -122,10 +120,10 @@ def set_active(user: AbstractUser, active: bool, *, by: AbstractUser, ip: str | 
 
 
 def grant_role(
-    user: AbstractUser,
+    user: User,
     role: Role | str,
     *,
-    by: AbstractUser,
+    by: User,
     instance_id: UUID | None = None,
     tag: str = "",
     ip: str | None = None,
@@ -143,7 +141,7 @@ def grant_role(
     return grant
 
 
-def revoke_role(grant: RoleGrant, *, by: AbstractUser, ip: str | None = None) -> None:
+def revoke_role(grant: RoleGrant, *, by: User, ip: str | None = None) -> None:
     """Take a role away; runs that wait in the queue are refused when they are claimed."""
     _require_team(by)
     with transaction.atomic():
@@ -162,12 +160,12 @@ def prune() -> int:
     return SetupToken.objects.filter(expires_at__lt=timezone.now()).delete()[0]
 
 
-def grants_of(user: AbstractUser) -> Iterable[RoleGrant]:
+def grants_of(user: User) -> Iterable[RoleGrant]:
     """The roles of one person."""
     return RoleGrant.objects.filter(user=user).order_by("scope", "role")
 
 
-def _record_grant(action: str, grant: RoleGrant, by: AbstractUser, ip: str | None) -> None:
+def _record_grant(action: str, grant: RoleGrant, by: User, ip: str | None) -> None:
     record(
         action, actor=by, ip=ip, kind="user", object_id=grant.user_id, object_name=grant.user.get_username(),
         instance_id=grant.instance_id or "",
@@ -179,7 +177,7 @@ def _users() -> Any:
     return get_user_model()._default_manager
 
 
-def _other_administrators(user: AbstractUser) -> bool:
+def _other_administrators(user: User) -> bool:
     return bool(_users().filter(is_active=True, is_superuser=True).exclude(pk=user.pk).exists())
 
 
@@ -192,7 +190,7 @@ def _hash(token: str) -> str:
     return hashlib.sha256(token.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _new_user(username: str, password: str, *, is_superuser: bool = False, email: str = "") -> AbstractUser:
+def _new_user(username: str, password: str, *, is_superuser: bool = False, email: str = "") -> User:
     model = get_user_model()
     # The pages are the admin site's, whose door asks for is_staff; what somebody may do there is decided by roles.
     user = model(username=username, email=email, is_staff=True, is_superuser=is_superuser)
@@ -206,6 +204,6 @@ def _new_user(username: str, password: str, *, is_superuser: bool = False, email
     return user
 
 
-def _require_team(by: AbstractUser) -> None:
+def _require_team(by: User) -> None:
     if not may(by, Right.MANAGE_TEAM):
         raise PermissionDenied("Managing the team needs the role Admin over everything.")

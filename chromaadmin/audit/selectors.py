@@ -91,7 +91,9 @@ def verify() -> Verification:
         known = anchors.get(seq)
         if known is not None and known != row["hash"]:
             problems.append(
-                Problem(seq=seq, kind="edited", sentence=f"Entry {seq} is another one than was noted outside the database.")
+                Problem(
+                    seq=seq, kind="edited", sentence=f"Entry {seq} is another one than was noted outside the database."
+                )
             )
         previous, last_at = row["hash"], row["at"]
 

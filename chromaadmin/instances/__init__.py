@@ -1,0 +1,1 @@
+"""Instances: the registered stores, who they are, and the figures that were read of them."""

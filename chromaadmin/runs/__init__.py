@@ -1,0 +1,1 @@
+"""Runs: who asked for which operation, when, and how it ended."""
