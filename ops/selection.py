@@ -16,11 +16,19 @@ if TYPE_CHECKING:
 class SelectsCollections:
     """Mixin for operations on collections; without a name or id it means all of every tenant and database."""
 
-    collection: tuple[str, ...] = param((), help="Collections by name; may be repeated.", source="collections", short="c")
+    collection: tuple[str, ...] = param(
+        (), help="Collections by name; may be repeated.", source="collections", short="c"
+    )
     collection_id: tuple[str, ...] = param((), help="Collections by id; may be repeated.", source="collection_ids")
     tenant: str | None = param(None, help="Only collections of this tenant.")
     database: str | None = param(None, help="Only collections of this database.", short="d")
-    skip: tuple[str, ...] = param((), help="Collections to leave out; commas separate several.", short="s", split=True)
+    skip: tuple[str, ...] = param(
+        (),
+        help="Collections to leave out; commas separate several.",
+        short="s",
+        split=True,
+        aliases=("skip_collection_names",),
+    )
 
     def check(self) -> dict[str, str]:
         """A collection can not be named and left out."""

@@ -155,7 +155,7 @@ _BACKWARDS: Mapping[bool, str] = {
 }
 _IDS: Mapping[tuple[bool, bool], str] = {
     (blob, inclusive): (
-        "SELECT embedding_id FROM embeddings WHERE segment_id = CAST(?1 AS TEXT) "
+        "SELECT embedding_id FROM embeddings WHERE segment_id = CAST(?1 AS TEXT) "  # noqa: S608
         f"AND embedding_id {'>=' if inclusive else '>'} {key} ORDER BY embedding_id LIMIT ?3"
     )
     for blob, key in _KEY.items()

@@ -103,13 +103,16 @@ class Schema:
             )
 
 
-# (embeddings_queue, metadb, sysdb) -> name, releases, writable. Proved with stores of 0.4.24, 0.5.23, 0.6.3, 1.0.21 and
-# 1.5.9; a set between two rows can be read, and is not written.
+# (embeddings_queue, metadb, sysdb) -> name, releases, writable. The numbers are those of the migrations that the wheels
+# of these releases carry; a set between two rows can be read, and is not written.
 _FAMILIES: Mapping[tuple[int, int, int], tuple[str, str, bool]] = {
-    (1, 3, 4): ("0.4", "0.4.15–0.5.5", False),
-    (2, 4, 9): ("0.6", "0.5.18–0.6.3", False),
-    (2, 5, 9): ("1.0", "1.0.0–1.1.1", False),
-    (2, 5, 10): ("1.2", "1.2.0–1.4.1", False),
+    (1, 3, 4): ("0.4", "0.4.15–0.4.24", False),
+    (1, 3, 5): ("0.5.0", "0.5.0", False),
+    (1, 3, 7): ("0.5.4", "0.5.4–0.5.5", False),
+    (1, 3, 8): ("0.5.7", "0.5.7", False),
+    (2, 4, 9): ("0.6", "0.5.9–0.6.3", False),
+    (2, 5, 9): ("1.0", "1.0.0–1.2.2", False),
+    (2, 5, 10): ("1.3", "1.3.0–1.4.1", False),
     (2, 6, 10): ("1.5", "1.5.0–1.5.9", True),
 }
 
@@ -369,7 +372,7 @@ def _shape(migrations: Mapping[str, int]) -> Family:
         catalogue_bool_values=sysdb >= 6,
         queue_config=queue >= 2,
         maintenance_log=sysdb >= 8,
-        watermark_in_id_map=sysdb < 7,
+        watermark_in_id_map=sysdb < 8,
     )
 
 
@@ -384,7 +387,7 @@ def _releases(migrations: Mapping[str, int], newer: bool, shape: Family) -> str:
     ]
     if not migrations:
         return "unknown"
-    return f"after {older[-1].partition('–')[2]}" if older else f"before {_FAMILIES[(1, 3, 4)][1].partition('–')[0]}"
+    return f"after {older[-1].rpartition('–')[2]}" if older else f"before {_FAMILIES[(1, 3, 4)][1].partition('–')[0]}"
 
 
 def _allowed(migrations: Mapping[str, int]) -> dict[tuple[str, str], str]:
