@@ -203,7 +203,8 @@ def line_chart(
     if not labels or not (sides["left"] or sides["right"]):
         return None
     ranges = {side: _range(values, stacked, low, high, reference, side) for side, values in sides.items() if values}
-    ticks = {side: nice_ticks(*bounds) for side, bounds in ranges.items()}
+    # A line each 25 pixels at the left; the right axis only helps to read one curve.
+    ticks = {side: nice_ticks(*bounds, max(3, height // 25 + 1) if side == "left" else 4) for side, bounds in ranges.items()}
 
     def share(side: str, value: float) -> float:
         first, last = ticks[side][0], ticks[side][-1]

@@ -75,7 +75,12 @@ def bytes_pair(value: object) -> tuple[str, str]:
         if size >= 999.5:
             return f"{sign}1", "kB"
         return f"{sign}{size:.0f}", "B"
-    decimals = 2 if size < 9.995 and unit >= 3 else 1 if size < 99.95 else 0
+    if unit == 1:
+        decimals = 1 if size < 9.95 else 0
+    elif size < 9.995:
+        decimals = 2
+    else:
+        decimals = 1 if size < 99.95 or unit >= 3 else 0
     text = f"{size:.{decimals}f}"
     return sign + (text.rstrip("0").rstrip(".") if "." in text else text), _BYTE_UNITS[unit]
 
@@ -126,7 +131,7 @@ def distance(value: object, now: datetime | None = None) -> str:
         return f"{int(seconds)} s"
     if seconds < 3600:
         return f"{int(seconds // 60)} min"
-    if seconds < 2 * 86400:
+    if seconds < 86400:
         return f"{int(seconds // 3600)} h"
     if seconds < 730 * 86400:
         return f"{int(seconds // 86400)} d"

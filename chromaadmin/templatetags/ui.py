@@ -544,7 +544,7 @@ def figure(label: str, value: object, unit: str = "", title: str = "", state: ob
     """One figure: label, value with a small unit, one line of grey ``context=``. An int is grouped."""
     if isinstance(value, tuple) and len(value) == 2:
         value, unit = value
-    if value is None:
+    if value is None or value == "":
         value, unit = formats.UNKNOWN, ""
     elif isinstance(value, int) and not isinstance(value, bool):
         value = formats.grouped(value)
@@ -751,15 +751,26 @@ def plan_lead(sentence: object) -> dict[str, Any]:
     return {"sentence": sentence}
 
 
+def _span(shortest: float | None, longest: float | None) -> tuple[str, str]:
+    """A duration between two bounds as figure and unit: ("9 – 12", "min")."""
+    if longest is None:
+        return formats.UNKNOWN, ""
+    second = formats.duration(longest)
+    first = second if shortest is None else formats.duration(shortest)
+    if second.count(" ") == 1:
+        figure, _, unit = second.partition(" ")
+        if first == second:
+            return figure, unit
+        if first.count(" ") == 1 and first.endswith(f" {unit}"):
+            return f"{first.partition(' ')[0]} – {figure}", unit
+    return (second if first == second else f"{first} – {second}"), ""
+
+
 @register.inclusion_tag("ui/estimate.html")
 def estimate(value: Any, tables: str = "") -> dict[str, Any]:
     """The five figures of a plan from its estimate; what can not be told is a dash."""
     shortest, longest = _get(value, "shortest_s"), _get(value, "longest_s")
-    time = formats.UNKNOWN if longest is None else formats.duration(longest)
-    if shortest is not None and longest is not None and formats.duration(shortest) != time:
-        first, second = formats.duration(shortest), formats.duration(longest)
-        same = first.rpartition(" ")[2] == second.rpartition(" ")[2] and first.count(" ") == 1
-        time = f"{first.rpartition(' ')[0] if same else first} – {second}"
+    time = _span(shortest, longest)
     now, later = _get(value, "freed_now_bytes"), _get(value, "freed_at_expiry_bytes")
     needed = _get(value, "needed_bytes")
     given_back = later if now is None or (later or 0) > now else now
@@ -768,7 +779,8 @@ def estimate(value: Any, tables: str = "") -> dict[str, Any]:
         "written": formats.bytes_pair(_get(value, "written_bytes")),
         "free": formats.bytes_pair(_get(value, "free_bytes")),
         "needed": formats.bytes_h(needed) if needed is not None else "",
-        "time": str.__str__(time),
+        "time": time,
+        "time_note": "" if longest is None else "estimated",
         "given_back": formats.bytes_pair(given_back),
         "given_back_when": "" if given_back is None else "when the undo expires" if given_back != now else "at once",
         "tables": tables,
@@ -929,6 +941,7 @@ def line_chart(
         "chart": charts.line_chart(texts, given, height=height, low=low, high=high, reference=reference, stacked=stacked),
         "series": given,
         "unit": unit,
+        "unit_on_axis": 0 < len(unit) <= 4,
         "right_unit": right_unit,
         "reference_label": reference_label,
         "label": label,

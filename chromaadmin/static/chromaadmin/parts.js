@@ -200,6 +200,8 @@
   document.addEventListener("DOMContentLoaded", () => {
     ready(document);
     follow(document);
+    // Not autofocus: that scrolls, and what stands above the safe button has to be read first.
+    document.querySelector("[data-focus]")?.focus({ preventScroll: true });
     for (const toast of document.querySelectorAll("#toasts > .toast")) {
       // What can be undone stays until it is closed; what only tells leaves by itself.
       if (!toast.querySelector("form")) window.setTimeout(() => toast.remove(), 8000);
