@@ -123,14 +123,20 @@ def items(store: PersistDir) -> tuple[TrashItem, ...]:
     return tuple(found)
 
 
+def is_run_id(text: str) -> bool:
+    """True for what may name the trash of a run."""
+    try:
+        return bool(require_run_id(text))
+    except DecodeError:
+        return False
+
+
 def run_ids(root: StagingRoot) -> tuple[str, ...]:
     """The runs that have something in the trash."""
     found = []
     for name in sorted(os.listdir(root.part("trash"))):
-        try:
-            found.append(require_run_id(name))
-        except DecodeError:
-            continue  # not ours
+        if is_run_id(name):  # anything else is not ours
+            found.append(name)
     return tuple(found)
 
 

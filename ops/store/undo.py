@@ -1,0 +1,149 @@
+"""What it takes to undo one step of a run: whether its old index can come back, and the configuration that was."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+
+from ops.errors import CollectionNotFound, NothingToUndo, PlanChanged
+from ops.store import configuration as configurations
+from ops.store import trash
+from ops.store.configuration import Effective, HnswConfiguration, changed_text, effective
+from ops.store.embeddings_queue import newest_seq, watermarks
+from ops.store.hnsw import read_header
+from ops.store.persist_dir import PersistDir
+from ops.store.rebuild import Rebuild
+from ops.store.sysdb import Collection, Segment, vector_segment
+from ops.store.sysdb import collection as find_collection
+from ops.store.text import encoded, visible
+from ops.store.trash import UndoRecord
+
+_RESTORE: Mapping[str, str] = {
+    "schema_str": "UPDATE collections SET schema_str = CAST(?1 AS TEXT)"
+    " WHERE id = CAST(?2 AS TEXT) AND schema_str = CAST(?3 AS TEXT)",
+    "config_json_str": "UPDATE collections SET config_json_str = CAST(?1 AS TEXT)"
+    " WHERE id = CAST(?2 AS TEXT) AND config_json_str = CAST(?3 AS TEXT)",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class UndoStep:
+    """One step to take back.
+
+    ``swaps`` says that the old index comes back as it was; otherwise the index is rebuilt from the vectors of today
+    with the old parameters, because of ``why``. ``found`` is the configuration of today, ``old`` the one before the
+    run. ``exact`` says that nothing but the run changed the text of the configuration since, so that the old text can
+    be put back byte for byte.
+    """
+
+    record: UndoRecord
+    collection: Collection
+    segment: Segment
+    found: Effective
+    old: HnswConfiguration
+    swaps: bool
+    why: str
+    exact: bool
+
+    @classmethod
+    def of(cls, store: PersistDir, record: UndoRecord) -> UndoStep:
+        """Look at a record and the store; raises NOTHING_TO_UNDO where the index was replaced again or is gone."""
+        try:
+            collection = find_collection(store, record.collection_id)
+        except CollectionNotFound:
+            raise NothingToUndo(run_id=record.run_id, why=f"the collection {record.title} is gone") from None
+        segment = vector_segment(store, collection)
+        directory = store.segment_directory(segment.id)
+        if segment.id != record.new_segment or directory is None:
+            why = f"the index of {visible(collection.name)} was replaced again since"
+            raise NothingToUndo(run_id=record.run_id, why=why)
+        header = read_header(directory, collection=visible(collection.name), dimension=collection.dimension)
+        why = _written_since(store, collection, record)
+        if not why and not _at_hand(store, record):
+            why = "the old index is no longer in the trash"
+        found = effective(store, collection, header)
+        return cls(
+            record=record,
+            collection=collection,
+            segment=segment,
+            found=found,
+            old=old_configuration(record),
+            swaps=not why,
+            why=why,
+            exact=_text_is_the_runs(store, collection, record, found),
+        )
+
+    @property
+    def name(self) -> str:
+        """The collection's name for people."""
+        return visible(self.collection.name)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What the undo of this undo needs."""
+        return facts_of(self.found)
+
+    def rebuild(self, store: PersistDir) -> Rebuild:
+        """The rebuild with the old parameters."""
+        return Rebuild.of(store, self.collection.id, lambda _now: self.old)
+
+    def restore(self, connection: sqlite3.Connection, segment_id: str) -> None:
+        """Put the old configuration back, byte for byte where nothing but the run changed its text since."""
+        authority = self.found.authority
+        if self.exact:
+            values = (encoded(self.record.facts["text"]), encoded(self.collection.id), encoded(self.found.raw))
+            if connection.execute(_RESTORE[authority], values).rowcount != 1:
+                raise PlanChanged(what=f"the {authority} of {visible(self.collection.name)} was changed meanwhile")
+            return
+        changes = self.found.stored.changes(self.old)
+        configurations.write(connection, self.collection, segment_id, authority, changes)
+
+
+def facts_of(found: Effective) -> dict[str, str]:
+    """What an undo needs to put a configuration back: its authority, the text there, each value."""
+    values = {field.name: str(getattr(found.configuration, field.name)) for field in fields(HnswConfiguration)}
+    return {"authority": found.authority, "text": found.raw} | values
+
+
+def old_configuration(record: UndoRecord) -> HnswConfiguration:
+    """The configuration before the run. Raises NOTHING_TO_UNDO where the record does not hold it."""
+    facts = record.facts
+    try:
+        threads = facts["num_threads"]
+        return HnswConfiguration(
+            space=facts["space"],
+            max_neighbors=int(facts["max_neighbors"]),
+            ef_construction=int(facts["ef_construction"]),
+            ef_search=int(facts["ef_search"]),
+            num_threads=None if threads == "None" else int(threads),
+            batch_size=int(facts["batch_size"]),
+            sync_threshold=int(facts["sync_threshold"]),
+            resize_factor=float(facts["resize_factor"]),
+        )
+    except (KeyError, ValueError) as error:
+        raise NothingToUndo(run_id=record.run_id, why=f"its record does not say what was before ({error})") from error
+
+
+def _text_is_the_runs(store: PersistDir, collection: Collection, record: UndoRecord, found: Effective) -> bool:
+    """True when the old text with today's values in it is today's text."""
+    authority, before = found.authority, record.facts.get("text", "")
+    if authority not in _RESTORE or record.facts.get("authority") != authority or not before:
+        return False
+    if authority == "schema_str":
+        then = replace(collection, schema_str=before)
+    else:
+        then = replace(collection, config_json_str=before)
+    stored = effective(store, then).stored
+    return changed_text(then, authority, stored.changes(found.stored)) == found.raw
+
+
+def _written_since(store: PersistDir, collection: Collection, record: UndoRecord) -> str:
+    if watermarks(store, collection).vector != record.watermark or newest_seq(store) != record.newest_seq:
+        return "Chroma has written since the run"
+    return ""
+
+
+def _at_hand(store: PersistDir, record: UndoRecord) -> bool:
+    left_in_place = store.segment_directory(record.old_segment) is not None
+    return left_in_place or trash.has_directory(store, record.run_id, record.old_segment)
