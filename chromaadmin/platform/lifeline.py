@@ -10,9 +10,11 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
 VARIABLE = "CHROMAADMIN_LIFELINE_FD"
+PARENT_CHECK_SECONDS = 0.25
 
 _watched: list[int] = []
 _held: list[int] = []
@@ -42,6 +44,18 @@ def hold() -> None:
     read_end, write_end = os.pipe()
     _held.append(write_end)
     _remember(read_end)
+
+
+def follow_parent() -> None:
+    """End this process, and with it what it holds, soon after the process that started it has ended."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(PARENT_CHECK_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="parent", daemon=True).start()
 
 
 def _remember(descriptor: int) -> None:

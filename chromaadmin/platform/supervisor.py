@@ -39,12 +39,10 @@ class Supervisor:
     group before the service is started again, because orphaned workers would go on taking runs.
     """
 
-    def __init__(self, services: Sequence[Service], *, write: Callable[[str], None], parent: int | None = None) -> None:
-        """`write` takes one line. With `parent`, a PID, everything is aborted once that is no longer the parent."""
+    def __init__(self, services: Sequence[Service], *, write: Callable[[str], None]) -> None:
         self._running = [_Process(service) for service in services]
         self._write = write
         self._selector = selectors.DefaultSelector()
-        self._parent = parent
         self._signals = 0
 
     def run(self) -> int:
@@ -87,8 +85,6 @@ class Supervisor:
         while True:
             if self._signals > 1:
                 self._write("Aborting: everything is ended now.")
-                return 1
-            if self._parent is not None and os.getppid() != self._parent:
                 return 1
             if self._signals and self._drain():
                 self._write("Stopped.")

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django.core.management.base import BaseCommand
 from django.db import connections
 
-from chromaadmin.platform import demo, preparation
+from chromaadmin.platform import demo, lifeline, preparation
 from chromaadmin.platform.home import Home, HomeInUse
 from chromaadmin.platform.supervisor import Service, Supervisor, python
 from chromaadmin.settings.config import BASE_DIR, Config
@@ -41,7 +41,8 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        parent = os.getppid() if options["with_parent"] else None
+        if options["with_parent"]:
+            lifeline.follow_parent()
         os.umask(0o077)
         home: Home = settings.HOME
         try:
@@ -51,7 +52,7 @@ class Command(BaseCommand):
         try:
             # Before anything is changed: an address in use is told at once.
             with closing(_listen(settings.CONFIG)) as listener:
-                code = self._run(home, listener, options, parent)
+                code = self._run(home, listener, options)
         except KeyboardInterrupt:
             raise CommandError("Stopped before everything was set up; the next start goes on from here.") from None
         finally:
@@ -59,7 +60,7 @@ class Command(BaseCommand):
         if code:
             sys.exit(code)
 
-    def _run(self, home: Home, listener: socket.socket, options: dict[str, Any], parent: int | None) -> int:
+    def _run(self, home: Home, listener: socket.socket, options: dict[str, Any]) -> int:
         config: Config = settings.CONFIG
         for sentence in preparation.prepare(home):
             self._say(sentence)
@@ -112,7 +113,7 @@ class Command(BaseCommand):
                     stage=1,
                 )
             )  # fmt: skip
-        return Supervisor(services, write=self._say, parent=parent).run()
+        return Supervisor(services, write=self._say).run()
 
     def _announce(self, address: str, setup_path: str | None) -> None:
         """Say where the pages are once they answer."""
