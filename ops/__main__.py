@@ -15,7 +15,6 @@ def main(arguments: list[str]) -> int:
         from ops.store.id_map import serve
 
         serve(int(arguments[2]))
-        return 0
     from ops import internal
 
     return {"run": internal.run, "reader": internal.reader, "call": internal.call}[arguments[1]]()

@@ -134,7 +134,7 @@ class Door:
         if ended.error is not None:
             _print_failure(ended.error)
         else:
-            render.result(ended.result, ended.report)
+            render.result(ended.result, ended.report, details=not operation.writes)
             if ended.report is not None and ended.report.undo:
                 sys.stdout.write(f"To undo it: python -m ops undo {self.path} --run {self.run_id}\n")
         return exit_status

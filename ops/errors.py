@@ -29,10 +29,10 @@ class Outcome(StrEnum):
 class OpsError(Exception):
     """Base of all expected failures. ``message`` and ``hint`` are templates filled from the details."""
 
-    code: ClassVar[str]
+    code: str
     message: ClassVar[str]
     hint: ClassVar[str]
-    outcome: ClassVar[Outcome] = Outcome.REFUSED
+    outcome: Outcome = Outcome.REFUSED
 
     def __init__(self, **details: object) -> None:
         self.details = details
@@ -61,8 +61,8 @@ class RemoteError(OpsError):
 
     def __init__(self, *, code: str, text: str, hint: str, outcome: Outcome, details: dict[str, object]) -> None:
         super().__init__(text=text, hint=hint)
-        self.code = code  # type: ignore[misc]
-        self.outcome = outcome  # type: ignore[misc]
+        self.code = code
+        self.outcome = outcome
         self.details = details
         self._hint_text = hint
 

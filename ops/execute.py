@@ -217,6 +217,8 @@ class _Execution:
 
     def _effect(self, failure: OpsError | None) -> str:
         committed = len(self.writer.committed) if self.writer is not None else 0
+        if self.writer is not None and self.writer.unsettled:
+            return "unknown"  # COMMIT failed and the store could not be asked; the next recovery finds out
         if not self.operation.writes or (failure is not None and committed == 0):
             return "none"
         if failure is None:
@@ -227,7 +229,7 @@ class _Execution:
     def _partly(failure: OpsError, committed: list[str], steps: tuple[StepScope, ...]) -> OpsError:
         left = ", ".join(step.title for step in steps if step.subject not in committed)
         partly = PartlyDone(done=len(committed), total=len(steps), why=str(failure), left=left, cause=failure.code)
-        partly.outcome = failure.outcome  # type: ignore[misc] - cancelled stays cancelled, needs_operator stays that
+        partly.outcome = failure.outcome  # cancelled stays cancelled, needs_operator stays that
         return partly
 
 

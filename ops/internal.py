@@ -146,7 +146,9 @@ def _identity(given: object) -> Identity | None:
 
 
 def _say(fields: Json, *, kind: str) -> None:
-    _write({"event": kind} | {key: value for key, value in cast("dict[str, Json]", fields).items() if key != "kind"})
+    line: dict[str, Json] = {"event": kind}
+    line.update((key, value) for key, value in cast("dict[str, Json]", fields).items() if key != "kind")
+    _write(line)
 
 
 def _write(line: Json) -> None:

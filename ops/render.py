@@ -57,8 +57,8 @@ def plan(plan: Plan, out: Any) -> None:
         console.print(_safe(plan.undo))
 
 
-def result(value: object, report: Report | None) -> None:
-    """A result on standard output: the report where the operation makes one, else every field of the dataclass."""
+def result(value: object, report: Report | None, *, details: bool) -> None:
+    """A result on standard output: the report where the operation makes one, and with ``details`` every field."""
     console = Console(highlight=False)
     if report is not None and report.figures:
         console.print(f"[bold]{_safe(report.headline)}[/bold]")
@@ -68,7 +68,11 @@ def result(value: object, report: Report | None) -> None:
         for line in (*report.notes, report.verified, report.undo):
             if line:
                 console.print(_safe(line))
-    elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if (
+        (details or report is None or not report.figures)
+        and dataclasses.is_dataclass(value)
+        and not isinstance(value, type)
+    ):
         _fields(console, value)
 
 
