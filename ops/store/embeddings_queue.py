@@ -207,6 +207,36 @@ def tail_state(store: PersistDir, collection_id: str, above_seq: int) -> dict[st
         above = _count(rows[-1][0])
 
 
+@dataclass(frozen=True, kw_only=True)
+class EntryOfRecord:
+    """A WAL entry of one record without its contents."""
+
+    seq_id: int
+    operation: int
+    created_at: datetime | None
+    vector_bytes: int
+
+
+def of_record(store: PersistDir, collection_id: str, record_id: str, limit: int) -> tuple[EntryOfRecord, ...]:
+    """The newest ``limit`` entries of a record, oldest first; a pass over the queue, which has no index by id."""
+    store.schema.require("embeddings_queue")
+    rows = _rows(
+        store,
+        "SELECT seq_id, operation, created_at, coalesce(length(vector), 0) FROM embeddings_queue "  # noqa: S608
+        f"WHERE {_OF_COLLECTION} AND id = CAST(?2 AS TEXT) ORDER BY seq_id DESC LIMIT ?3",
+        (encoded(f"/{collection_id}"), encoded(record_id), limit),
+    )
+    return tuple(
+        EntryOfRecord(
+            seq_id=_count(seq_id),
+            operation=operation if isinstance(operation, int) else -1,
+            created_at=time_of(created_at),
+            vector_bytes=_count(vector_bytes),
+        )
+        for seq_id, operation, created_at, vector_bytes in reversed(rows)
+    )
+
+
 def automatically_purge(store: PersistDir) -> bool | None:
     """Whether Chroma deletes consumed entries; None where the setting is missing (before 0.5.6) or can not be read."""
     if not store.schema.has("embeddings_queue_config"):

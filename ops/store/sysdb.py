@@ -189,6 +189,15 @@ def collection(store: PersistDir, collection_id: str) -> Collection:
     return found[0]
 
 
+def collections_by_database(store: PersistDir) -> dict[str, int]:
+    """How many collections each database id has, those of databases that do not exist among them."""
+    store.schema.require("collections")
+    if not store.schema.shape.databases:
+        return {}
+    rows = _rows(store, "SELECT substr(database_id, 1, 4096), count(*) FROM collections GROUP BY 1 LIMIT 100000", ())
+    return {_text(row[0]): row[1] for row in rows if isinstance(row[1], int)}
+
+
 def select_collections(
     store: PersistDir,
     *,
