@@ -202,6 +202,7 @@ PERMISSIONS_POLICY: dict[str, list[str]] = {feature: [] for feature in _UNUSED_F
 # --- Static files, language, time -----------------------------------------------------------------------------------
 STATIC_URL = "/static/"
 STATIC_ROOT = HOME.static
+FILE_UPLOAD_PERMISSIONS = 0o600  # collected files too: nothing below the home is for others
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {"BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"},
