@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -22,16 +23,29 @@ from chromaadmin.settings.config import BASE_DIR
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("up")]
 
 
+PREPARE = """
+import django
+django.setup()
+from django.conf import settings
+from chromaadmin.platform.preparation import prepare
+list(prepare(settings.HOME))
+"""
+
+
+def clean_environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHROMAADMIN_", "DJANGO_"))}
+    return kept | {"CHROMAADMIN_HOME": str(home), "CHROMAADMIN_BIND": "127.0.0.1:0"}
+
+
 class Application:
     """One `manage.py up`, its output, and what can be seen of its processes from outside."""
 
     def __init__(self, home: Path, *options: str, **environment: str) -> None:
         self.home = home
         self.lines: list[str] = []
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(("CHROMAADMIN_", "DJANGO_"))}
         self.process = subprocess.Popen(
             [sys.executable, str(BASE_DIR / "manage.py"), "up", *options],
-            env=kept | {"CHROMAADMIN_HOME": str(home), "CHROMAADMIN_BIND": "127.0.0.1:0"} | environment,
+            env=clean_environment(home) | environment,
             cwd=home.parent,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -106,6 +120,21 @@ class Application:
         assert not self._reader.is_alive(), f"Left behind: {self.tree()}"
 
 
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose database and static files are ready, to be copied by tests that look at something else."""
+    home = tmp_path_factory.mktemp("prepared") / "home"
+    environment = clean_environment(home) | {"DJANGO_SETTINGS_MODULE": "chromaadmin.settings.base"}
+    subprocess.run([sys.executable, "-c", PREPARE], env=environment, cwd=BASE_DIR, check=True)
+    return home
+
+
+@pytest.fixture
+def start_prepared(start: Callable[..., Application], prepared: Path, tmp_path: Path) -> Callable[..., Application]:
+    shutil.copytree(prepared, tmp_path / "home")
+    return start
+
+
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Application]]:
     started: list[Application] = []
@@ -173,8 +202,8 @@ def test_a_password_file_makes_the_administrator_and_no_link(start: Callable[...
     assert application.stop() == 0
 
 
-def test_kill_9_leaves_no_process(start: Callable[..., Application]) -> None:
-    application = start()
+def test_kill_9_leaves_no_process(start_prepared: Callable[..., Application]) -> None:
+    application = start_prepared()
     application.wait_until_ready()
     # Main process, gunicorn and its worker, two clusters of main process, sentinel, monitor, pusher and workers.
     application.wait_for("the whole tree", lambda: len(application.tree()) >= 16)
@@ -183,8 +212,8 @@ def test_kill_9_leaves_no_process(start: Callable[..., Application]) -> None:
     application.wait_for("the end of every process", lambda: not application.tree(), 5)
 
 
-def test_what_dies_is_started_again_without_its_orphans(start: Callable[..., Application]) -> None:
-    application = start()
+def test_what_dies_is_started_again_without_its_orphans(start_prepared: Callable[..., Application]) -> None:
+    application = start_prepared()
     application.wait_until_ready()
     main = application.main_of("console")
     orphans = main.children(recursive=True)
@@ -197,8 +226,8 @@ def test_what_dies_is_started_again_without_its_orphans(start: Callable[..., App
     assert application.stop() == 0
 
 
-def test_a_worker_killed_while_it_waits_does_not_freeze_its_cluster(start: Callable[..., Application]) -> None:
-    application = start("--no-web", "--no-jobs")
+def test_a_worker_killed_while_it_waits_does_not_freeze_its_cluster(start_prepared: Callable[..., Application]) -> None:
+    application = start_prepared("--no-web", "--no-jobs")
     application.wait_for("the cluster", lambda: " running." in application.output)
     (sentinel,) = application.main_of("console").children()
     worker = min(sentinel.children(), key=lambda process: process.create_time())
@@ -212,8 +241,8 @@ def test_a_worker_killed_while_it_waits_does_not_freeze_its_cluster(start: Calla
     assert application.stop() == 0
 
 
-def test_the_second_ctrl_c_aborts(start: Callable[..., Application]) -> None:
-    application = start()
+def test_the_second_ctrl_c_aborts(start_prepared: Callable[..., Application]) -> None:
+    application = start_prepared()
     application.wait_until_ready()
     application.process.send_signal(signal.SIGINT)
     application.wait_for("the drain", lambda: "Stopping console" in application.output)
@@ -222,11 +251,11 @@ def test_the_second_ctrl_c_aborts(start: Callable[..., Application]) -> None:
     application.wait_for("the end of every process", lambda: not application.tree(), 5)
 
 
-def test_an_address_in_use_is_told_before_anything_is_made(start: Callable[..., Application]) -> None:
-    first = start()
+def test_an_address_in_use_is_told_before_anything_is_made(start_prepared: Callable[..., Application]) -> None:
+    first = start_prepared()
     first.wait_until_ready()
     assert first.address
-    other = start(home="other", CHROMAADMIN_BIND=first.address.removeprefix("http://"))
+    other = start_prepared(home="other", CHROMAADMIN_BIND=first.address.removeprefix("http://"))
     assert other.process.wait(timeout=60) == 1
     other.wait_for("the reason", lambda: "Set CHROMAADMIN_BIND to another." in other.output)
     assert not (other.home / "chromaadmin.sqlite3").exists()
