@@ -383,8 +383,7 @@ class Writer:
             if self._attempted:
                 self.unsettled = True
                 self.store.close_database()
-                if recovery.is_hot(self.store):
-                    sqlite.open_writable(self.store.database_path).close()
+                recovery.settle_journal(self.store)
                 with sqlite.sqlite_errors(self.store.database_path):
                     committed = recovery.is_committed(self.store.db, intent)
                 self.unsettled = False

@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
-from ops.errors import NeedsRecovery, OpsError
+from ops.errors import Busy, NeedsRecovery, OpsError
 from ops.store import sqlite, trash
 from ops.store.persist_dir import DATABASE, PersistDir
 from ops.store.staging import (
@@ -137,6 +137,28 @@ def is_hot(store: PersistDir) -> bool:
     return False
 
 
+def settle_journal(store: PersistDir) -> None:
+    """For a journal that is ours: SQLite rolls a hot one back; one that was begun and never filled is removed.
+
+    The second kind is left by a commit that was killed before its first sync. It is removed under SQLite's exclusive
+    lock, so that it can be nobody's; while another program holds that lock it is left to it.
+    """
+    path = store.database_path
+    if sqlite.journal_state(path) == "absent":
+        return
+    connection = sqlite.open_writable(path)
+    try:
+        with sqlite.sqlite_errors(path):
+            connection.execute("BEGIN EXCLUSIVE")
+        if sqlite.journal_state(path) == "idle":
+            os.unlink(f"{DATABASE}-journal", dir_fd=store.fd)
+            os.fsync(store.fd)
+    except Busy:
+        return
+    finally:
+        connection.close()
+
+
 def is_committed(db: sqlite3.Connection, intent: Intent) -> bool:
     """The marker decides: the new segment is current, or Chroma deleted the collection after the step was logged."""
     rows = db.execute("SELECT id FROM segments WHERE id IN (?, ?)", (intent.new_segment, intent.old_segment))
@@ -209,10 +231,10 @@ def run_of(done: Done) -> RecoveredRun:
 
 
 def _settle_journal(store: PersistDir, root: StagingRoot, by_person: bool) -> Iterable[RecoveredRun]:
-    if not is_hot(store):
-        return
     if root.intents():
-        sqlite.open_writable(store.database_path).close()  # SQLite rolls it back
+        settle_journal(store)
+        return
+    if not is_hot(store):
         return
     if not by_person:
         raise NeedsRecovery(path=store.database_path)
@@ -222,7 +244,7 @@ def _settle_journal(store: PersistDir, root: StagingRoot, by_person: bool) -> It
         for name in (DATABASE, f"{DATABASE}-journal"):
             _copy(name, store.fd, target)
         os.fsync(target)
-    sqlite.open_writable(store.database_path).close()
+    settle_journal(store)
     yield RecoveredRun(
         run_id=run_id,
         operation="recover",

