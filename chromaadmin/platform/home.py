@@ -76,17 +76,20 @@ class Home:
         """The key `name`: 256 bits from the system's generator in URL-safe base64, made at first use."""
         return self.key_lines(name)[0]
 
-    def key_lines(self, name: str) -> tuple[str, ...]:
-        """Every line of a key file, newest first: an operator rotates a key by writing a new first line."""
+    def key_lines(self, name: str, *, size_bytes: int = 32) -> tuple[str, ...]:
+        """Every line of a key file, newest first: an operator rotates a key by writing a new first line.
+
+        A missing file is made with one key of `size_bytes`; 32 is what Fernet takes.
+        """
         file = self.keys / name
-        self._create_once(file)
+        self._create_once(file, size_bytes)
         lines = tuple(line.strip() for line in file.read_text("ascii").splitlines() if line.strip())
         if not lines:
             raise ValueError(f"The key file {file} is empty.")
         return lines
 
     @staticmethod
-    def _create_once(file: Path) -> None:
+    def _create_once(file: Path, size_bytes: int) -> None:
         """Several processes may start together: the key is written aside and linked, so one wins with a whole file."""
         if file.exists():
             return
@@ -94,7 +97,7 @@ class Home:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
         try:
             with os.fdopen(descriptor, "wb") as stream:
-                stream.write(base64.urlsafe_b64encode(secrets.token_bytes(32)) + b"\n")
+                stream.write(base64.urlsafe_b64encode(secrets.token_bytes(size_bytes)) + b"\n")
                 stream.flush()
                 os.fsync(stream.fileno())
             try:

@@ -19,7 +19,7 @@ CHROMAADMIN_FIELD_KEYS: tuple[str, ...] = HOME.key_lines("field.key")
 # The audit chain's HMAC key lies outside the database: who can write rows can not seal them again.
 CHROMAADMIN_AUDIT_KEY: str = HOME.key("audit.key")
 
-SECRET_KEY, *SECRET_KEY_FALLBACKS = HOME.key_lines("secret.key")
+SECRET_KEY, *SECRET_KEY_FALLBACKS = HOME.key_lines("secret.key", size_bytes=64)
 DEBUG = False
 ALLOWED_HOSTS: list[str] = ["localhost", "127.0.0.1", "[::1]", *CONFIG.allowed_hosts]
 if CONFIG.bind_host not in {"", "0.0.0.0", "::"}:  # noqa: S104 - compared, not bound
