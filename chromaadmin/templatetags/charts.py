@@ -62,7 +62,8 @@ def spark(values: Sequence[object], width: int = 64, height: int = 24) -> Spark 
     drawn = [point for point in points if point is not None]
     first, last = drawn[0], drawn[-1]
     area = f"{path_of(drawn)}L{trim(last[0])} {height}L{trim(first[0])} {height}Z"
-    return Spark(width=str(width), height=str(height), line=path_of(points), area=area, last=(trim(last[0]), trim(last[1])))
+    end = (trim(last[0]), trim(last[1]))
+    return Spark(width=str(width), height=str(height), line=path_of(points), area=area, last=end)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,13 +107,15 @@ def slot_map(values: Sequence[object], columns: int = 92) -> SlotMap:
     return SlotMap(
         box=f"0 0 {columns * step - 1} {rows * step - 1}",
         classes=tuple(
-            SlotClass(key=key, word=word, count=len(paths[key]), path="".join(paths[key])) for key, word in words if key in paths
+            SlotClass(key=key, word=word, count=len(paths[key]), path="".join(paths[key]))
+            for key, word in words
+            if key in paths
         ),
     )
 
 
 def nice_ticks(low: float, high: float, count: int = 5) -> list[float]:
-    """Round values that cover low to high, about ``count`` of them, evenly spaced by 1, 2, 2.5 or 5 times a power of ten."""
+    """About ``count`` round values that cover low to high, spaced by 1, 2, 2.5 or 5 times a power of ten."""
     if high <= low:
         high = low + (abs(low) or 1.0)
     raw = (high - low) / max(1, count - 1)
@@ -204,7 +207,8 @@ def line_chart(
         return None
     ranges = {side: _range(values, stacked, low, high, reference, side) for side, values in sides.items() if values}
     # A line each 25 pixels at the left; the right axis only helps to read one curve.
-    ticks = {side: nice_ticks(*bounds, max(3, height // 25 + 1) if side == "left" else 4) for side, bounds in ranges.items()}
+    wanted = {"left": max(3, height // 25 + 1), "right": 4}
+    ticks = {side: nice_ticks(*bounds, wanted[side]) for side, bounds in ranges.items()}
 
     def share(side: str, value: float) -> float:
         first, last = ticks[side][0], ticks[side][-1]
@@ -246,20 +250,21 @@ def line_chart(
                 css=css,
                 path=path,
                 filled=filled,
-                points=tuple((trim(across(i)), trim(height * (1 - share(side, v)))) for i, v in present) if shown else (),
+                points=tuple((trim(across(i)), trim(height * (1 - share(side, v)))) for i, v in present if shown),
                 last=f"{own[-1]:,.3f}".rstrip("0").rstrip(".") if own else "",
                 last_at=trim(middle),
                 last_below=trim(min(height - 4, end + 18)),
             )
         )
+    mark = None if reference is None or "left" not in ticks else height * (1 - share("left", reference))
     return Chart(
         height=str(height),
         left=_axis(ticks.get("left"), height),
         right=_axis(ticks.get("right"), height),
         below=_below(labels, across),
         series=tuple(drawn),
-        reference=None if reference is None or "left" not in ticks else trim(height * (1 - share("left", reference))),
-        reference_text_at=None if reference is None or "left" not in ticks else trim(height * (1 - share("left", reference)) - 5),
+        reference=None if mark is None else trim(mark),
+        reference_text_at=None if mark is None else trim(mark - 5),
         stacked=stacked,
         rows=tuple((label, tuple(one.values[i] for one in series)) for i, label in enumerate(labels)),
     )

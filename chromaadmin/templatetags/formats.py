@@ -12,7 +12,7 @@ from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB")
+_BYTE_UNITS = ("B", "kB", "MB", "GB", "TB", "PB", "EB")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _HEX = re.compile(r"[0-9a-f]{8,}", re.IGNORECASE)
@@ -30,7 +30,8 @@ class Unknown(str):
     __slots__ = ()
 
     def __html__(self) -> SafeString:
-        return format_html('<span class="none">{}</span>', str.__str__(self))
+        # No quotes in the markup: put into an attribute by mistake it looks odd there, but breaks nothing.
+        return format_html("<span class=none>{}</span>", str.__str__(self))
 
 
 UNKNOWN = Unknown("—")
@@ -179,7 +180,8 @@ def percent(value: object, total: object = 1) -> str:
         text = f"{share:.1f}".removesuffix(".0").replace("-", "−")
     else:
         # 99.6 % of the records is not all of them.
-        text = f"{share:.0f}" if round(share) != 100 or share == 100 else f"{min(99.9, math.floor(share * 10) / 10):.1f}"
+        whole_share = round(share) != 100 or share == 100
+        text = f"{share:.0f}" if whole_share else f"{math.floor(share * 10) / 10:.1f}"
     return f"{text}\u00a0%"
 
 

@@ -69,8 +69,9 @@ Forms
 
 Findings, plans, runs
     {% finding "critical" sentence code="V-01" when=since open=True %} body {% part "facts" %}{% part "ids" %}
-        {% part "cure" %}{% button … kind="primary" %} sentence{% endpart %} {% part "end" %}…{% endpart %} {% endfinding %}
-        a healthy or unknown one without body is one line of 31 px: {% finding "healthy" "No orphans." when=at %}{% endfinding %}
+        {% part "cure" %}{% button … kind="primary" %} sentence{% endpart %} {% part "end" %}…{% endpart %}
+        {% endfinding %}   a warning is a row with its small button in part "end"; a healthy or unknown one without
+        body is one line of 31 px: {% finding "healthy" "No orphans." when=at %}{% endfinding %}
     {% facts pairs %}
     {% plan_lead plan.headline %} {% estimate plan.estimate %} {% changes plan.changes %} {% checks plan.checks %}
     {% call commands %}   pairs (label, text): tabs and a copy button
@@ -89,7 +90,7 @@ Charts (SVG, server side, with a table behind)
 What floats
     {% menu "Operations" groups %}   groups: objects {title, meaning, items: [{name, help, url, reason}]}
     {% dropdown "Columns" %}…{% enddropdown %}
-    {% dialog "delete" "Delete 402 records from product-faq" %} … {% part "actions" %}the deed{% endpart %} {% enddialog %}
+    {% dialog "delete" "Delete 402 records" %} … {% part "actions" %}the deed{% endpart %} {% enddialog %}
         Cancel is added and has the focus; {% part "why" %} stands at the left of the foot
 """
 
@@ -102,7 +103,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from django import template
-from django.template.base import Node, Parser, TemplateSyntaxError, Token
+from django.template.base import Node, Parser, Token
+from django.template.exceptions import TemplateSyntaxError
 from django.utils.safestring import SafeString
 
 from chromaadmin.templatetags import charts, formats
@@ -192,7 +194,8 @@ def block_tag(function: Callable[..., dict[str, Any]]) -> Callable[..., dict[str
     @functools.wraps(function)
     def rendered(context: Context, content: SafeString, /, *args: Any, **kwargs: Any) -> SafeString:
         values = function(context, content, *args, **kwargs)
-        return _render(context, name, {"content": content if content.strip() else "", "parts": context[PARTS], **values})
+        inside = content if content.strip() else ""
+        return _render(context, name, {"content": inside, "parts": context[PARTS], **values})
 
     register.simple_block_tag(rendered, takes_context=True, name=name)
     compile_inner = register.tags[name]
@@ -310,7 +313,9 @@ def _state(value: object, word: object = None) -> dict[str, Any]:
 
 
 @register.inclusion_tag("ui/state.html")
-def state(value: object, word: object = None, title: str = "", pill: bool = False, plain: bool = False) -> dict[str, Any]:
+def state(
+    value: object, word: object = None, title: str = "", pill: bool = False, plain: bool = False
+) -> dict[str, Any]:
     """A state as shape, word and colour; an unheard-of one is muted with its own word, never green.
 
     ``pill`` is for the place beside a page title; ``plain`` takes the filled ground from critical.
@@ -398,7 +403,7 @@ def button(
     href: str = "",
     kind: str = "default",
     icon: str = "",
-    type: str = "button",  # noqa: A002 - the attribute's own name
+    type: str = "button",
     small: bool = False,
     wide: bool = False,
     icon_only: bool = False,
@@ -449,11 +454,13 @@ def theme_switch(context: Context) -> dict[str, Any]:
 @register.inclusion_tag("ui/nav_list.html", takes_context=True)
 def nav_list(context: Context) -> dict[str, Any]:
     """The side navigation from ``nav``, with the present place marked."""
-    entries = [{name: _get(one, name, "") for name in ("key", "label", "url", "icon", "count", "apart")} for one in context.get("nav") or ()]
+    names = ("key", "label", "url", "icon", "count", "apart")
+    entries = [{name: _get(one, name, "") for name in names} for one in context.get("nav") or ()]
     current = context.get("nav_current") or ""
     request = context.get("request")
     if not current and request is not None:
-        inside = [one for one in entries if one["url"] and (request.path == one["url"] or (one["url"] != "/" and request.path.startswith(one["url"])))]
+        here = request.path
+        inside = [one for one in entries if here == one["url"] or (len(one["url"]) > 1 and here.startswith(one["url"]))]
         current = max(inside, key=lambda one: len(one["url"]))["key"] if inside else ""
     return {"entries": entries, "current": current}
 
@@ -466,13 +473,28 @@ def crumb(label: object, url: str = "") -> dict[str, Any]:
 
 @block_tag
 def page_head(
-    context: Context, content: SafeString, /, title: object, state: object = "", sub: object = "", pill: bool = False, **rest: Any
+    context: Context,
+    content: SafeString,
+    /,
+    title: object,
+    state: object = "",
+    sub: object = "",
+    pill: bool = False,
+    **rest: Any,
 ) -> dict[str, Any]:
     """Title, state, grey context (``context=``), the line under it, and the actions at the right."""
-    return {"title": formats.visible(title), "state": state, "context": rest.get("context", ""), "sub": sub, "pill": pill}
+    return {
+        "title": formats.visible(title),
+        "state": state,
+        "context": rest.get("context", ""),
+        "sub": sub,
+        "pill": pill,
+    }
 
 
-def _choices(context: Context, items: Iterable[Any], current: object, param: str, *, keep: bool) -> list[dict[str, Any]]:
+def _choices(
+    context: Context, items: Iterable[Any], current: object, param: str, *, keep: bool
+) -> list[dict[str, Any]]:
     chosen = _asked(context, param) if current is None else str(current)
     rows = []
     for item in items:
@@ -480,34 +502,58 @@ def _choices(context: Context, items: Iterable[Any], current: object, param: str
         own = {param: key or None, "after": None, "before": None}
         url = _get(item, "url") or (_query(context, **own) if keep else f"?{param}={key}")
         amount = _get(item, "count")
-        rows.append({
-            "label": _get(item, "label", key),
-            "count": formats.grouped(amount) if isinstance(amount, int) else amount,
-            "url": url,
-            "current": key == chosen,
-        })
+        rows.append(
+            {
+                "label": _get(item, "label", key),
+                "count": formats.grouped(amount) if isinstance(amount, int) else amount,
+                "url": url,
+                "current": key == chosen,
+            }
+        )
     if rows and not chosen and not any(row["current"] for row in rows):
         rows[0]["current"] = True
     return rows
 
 
 @register.inclusion_tag("ui/tabs.html", takes_context=True)
-def tabs(context: Context, items: Iterable[Any], current: object = None, param: str = "tab", label: str = "Views") -> dict[str, Any]:
+def tabs(
+    context: Context, items: Iterable[Any], current: object = None, param: str = "tab", label: str = "Views"
+) -> dict[str, Any]:
     """Tabs with counts, in the address; a tab starts with an empty query otherwise."""
     return {"tabs": _choices(context, items, current, param, keep=False), "label": label}
 
 
 @register.inclusion_tag("ui/segmented.html", takes_context=True)
-def segmented(context: Context, items: Iterable[Any], current: object = None, param: str = "state", label: str = "Filter") -> dict[str, Any]:
+def segmented(
+    context: Context, items: Iterable[Any], current: object = None, param: str = "state", label: str = "Filter"
+) -> dict[str, Any]:
     """A filter as one joined control; it keeps the rest of the query, and goes back to the first page."""
     return {"choices": _choices(context, items, current, param, keep=True), "label": label}
 
 
 @register.inclusion_tag("ui/chip.html")
-def chip(first: object, second: object = "", third: object = "", count: object = None, href: str = "", on: bool = False, remove: str = "", add: bool = False) -> dict[str, Any]:
+def chip(
+    first: object,
+    second: object = "",
+    third: object = "",
+    count: object = None,
+    href: str = "",
+    on: bool = False,
+    remove: str = "",
+    add: bool = False,
+) -> dict[str, Any]:
     """One filter as a chip: word, bold word, value; with ``remove`` it can be taken away."""
     words = [formats.visible(word) for word in (first, second, third)]
-    return {"first": words[0], "second": words[1], "third": words[2], "count": count, "href": href, "on": on, "remove": remove, "add": add}
+    return {
+        "first": words[0],
+        "second": words[1],
+        "third": words[2],
+        "count": count,
+        "href": href,
+        "on": on,
+        "remove": remove,
+        "add": add,
+    }
 
 
 @register.inclusion_tag("ui/filterbox.html")
@@ -521,14 +567,31 @@ def filterbox(name: str = "q", value: object = "", label: str = "Filter", icon: 
 
 @block_tag
 def panel(
-    context: Context, content: SafeString, /, title: object = "", flush: bool = False, id: str = "", sunken: bool = False, prose: bool = False, **rest: Any  # noqa: A002
+    context: Context,
+    content: SafeString,
+    /,
+    title: object = "",
+    flush: bool = False,
+    id: str = "",
+    sunken: bool = False,
+    prose: bool = False,
+    **rest: Any,
 ) -> dict[str, Any]:
     """Head (title, grey ``context=``, actions), body, foot. ``flush``: the body brings its own padding."""
-    return {"title": title, "context": rest.get("context", ""), "flush": flush, "id": id, "sunken": sunken, "prose": prose}
+    return {
+        "title": title,
+        "context": rest.get("context", ""),
+        "flush": flush,
+        "id": id,
+        "sunken": sunken,
+        "prose": prose,
+    }
 
 
 @block_tag
-def section(context: Context, content: SafeString, /, title: object = "", flush: bool = False, **rest: Any) -> dict[str, Any]:
+def section(
+    context: Context, content: SafeString, /, title: object = "", flush: bool = False, **rest: Any
+) -> dict[str, Any]:
     """A divided piece of a flush panel with a small head and grey ``context=``."""
     return {"title": title, "context": rest.get("context", ""), "flush": flush}
 
@@ -540,7 +603,16 @@ def strip(context: Context, content: SafeString, /, flush: bool = False, lead: b
 
 
 @register.inclusion_tag("ui/figure.html")
-def figure(label: str, value: object, unit: str = "", title: str = "", state: object = "", mono: bool = False, spark: Sequence[object] = (), **rest: Any) -> dict[str, Any]:
+def figure(
+    label: str,
+    value: object,
+    unit: str = "",
+    title: str = "",
+    state: object = "",
+    mono: bool = False,
+    spark: Sequence[object] = (),
+    **rest: Any,
+) -> dict[str, Any]:
     """One figure: label, value with a small unit, one line of grey ``context=``. An int is grouped."""
     if isinstance(value, tuple) and len(value) == 2:
         value, unit = value
@@ -548,7 +620,16 @@ def figure(label: str, value: object, unit: str = "", title: str = "", state: ob
         value, unit = formats.UNKNOWN, ""
     elif isinstance(value, int) and not isinstance(value, bool):
         value = formats.grouped(value)
-    return {"label": label, "value": value, "unit": unit, "context": rest.get("context", ""), "title": title, "state": state, "mono": mono, "spark": spark}
+    return {
+        "label": label,
+        "value": value,
+        "unit": unit,
+        "context": rest.get("context", ""),
+        "title": title,
+        "state": state,
+        "mono": mono,
+        "spark": spark,
+    }
 
 
 @register.inclusion_tag("ui/figure_states.html")
@@ -580,7 +661,16 @@ _NOTE_ICONS = {"neutral": "info", "busy": "shield", "ok": "shield", "warn": "ale
 
 
 @block_tag
-def note(context: Context, content: SafeString, /, kind: str = "neutral", title: object = "", icon: str = "", flush: bool = False, id: str = "") -> dict[str, Any]:  # noqa: A002
+def note(
+    context: Context,
+    content: SafeString,
+    /,
+    kind: str = "neutral",
+    title: object = "",
+    icon: str = "",
+    flush: bool = False,
+    id: str = "",
+) -> dict[str, Any]:
     """Icon, bold sentence, grey continuation; at most one coloured one per screen."""
     if kind not in _NOTE_ICONS:
         raise TemplateSyntaxError(f"note kind {kind!r} is none of {sorted(_NOTE_ICONS)}")
@@ -594,9 +684,23 @@ def empty(context: Context, content: SafeString, /, sentence: object = "") -> di
 
 
 @register.inclusion_tag("ui/toast.html", takes_context=True)
-def toast(context: Context, state: object = "info", sentence: object = "", word: object = None, undo_url: str = "", undo_label: str = "Undo") -> dict[str, Any]:
+def toast(
+    context: Context,
+    state: object = "info",
+    sentence: object = "",
+    word: object = None,
+    undo_url: str = "",
+    undo_label: str = "Undo",
+) -> dict[str, Any]:
     """What is done, with Undo where there is one; never an error."""
-    return {"state": state, "sentence": sentence, "word": word, "undo_url": undo_url, "undo_label": undo_label, "csrf_token": context.get("csrf_token")}
+    return {
+        "state": state,
+        "sentence": sentence,
+        "word": word,
+        "undo_url": undo_url,
+        "undo_label": undo_label,
+        "csrf_token": context.get("csrf_token"),
+    }
 
 
 # Tables ---------------------------------------------------------------------------------------------------------------
@@ -604,14 +708,32 @@ def toast(context: Context, state: object = "info", sentence: object = "", word:
 
 @block_tag
 def table(
-    context: Context, content: SafeString, /, label: str = "", keys: bool = False, dense: bool = False, middle: bool = False, cards: bool = False, tall: bool = False, id: str = ""  # noqa: A002
+    context: Context,
+    content: SafeString,
+    /,
+    label: str = "",
+    keys: bool = False,
+    dense: bool = False,
+    middle: bool = False,
+    cards: bool = False,
+    tall: bool = False,
+    id: str = "",
 ) -> dict[str, Any]:
     """A table that scrolls inside itself. ``keys``: j and k move its rows, Enter opens the first link of one."""
     return {"label": label, "keys": keys, "dense": dense, "middle": middle, "cards": cards, "tall": tall, "id": id}
 
 
 @register.inclusion_tag("ui/th.html", takes_context=True)
-def th(context: Context, label: str, key: str = "", num: bool = False, default: str = "", param: str = "sort", first: str = "", title: str = "") -> dict[str, Any]:
+def th(
+    context: Context,
+    label: str,
+    key: str = "",
+    num: bool = False,
+    default: str = "",
+    param: str = "sort",
+    first: str = "",
+    title: str = "",
+) -> dict[str, Any]:
     """A table head; with a key a link that sorts. ``default`` is the order without ?sort=, such as "-records".
 
     ``first`` "desc" sorts downwards at the first click; numbers do so anyway.
@@ -624,7 +746,9 @@ def th(context: Context, label: str, key: str = "", num: bool = False, default: 
         "num": num,
         "title": title,
         "sort": "ascending" if up else "descending" if down else "",
-        "url": _query(context, **{param: f"-{key}" if downwards else key, "after": None, "before": None}) if key else "",
+        "url": _query(context, **{param: f"-{key}" if downwards else key, "after": None, "before": None})
+        if key
+        else "",
     }
 
 
@@ -634,7 +758,7 @@ def pager(
     shown: int,
     total: int | None = None,
     after: object = "",
-    next: object = None,  # noqa: A002
+    next: object = None,
     previous: object = None,
     labels: str = "Previous,Next",
     noun: str = "",
@@ -673,16 +797,22 @@ def fields(form: BaseForm) -> dict[str, Any]:
 
 
 @register.inclusion_tag("ui/field.html")
-def field(bound: BoundField, unit: object = "", old: object = None, hint: object = None, unchanged: bool = False, label: object = None, **attributes: Any) -> dict[str, Any]:
+def field(
+    bound: BoundField,
+    unit: object = "",
+    old: object = None,
+    hint: object = None,
+    unchanged: bool = False,
+    label: object = None,
+    **attributes: Any,
+) -> dict[str, Any]:
     """A form field with its label, the unit or old value at the right, hint, and error sentence.
 
     ``old`` is the value that holds now: it is shown as "now 16" while the field differs, else as "unchanged".
     """
     widget = bound.field.widget
     input_type = getattr(widget, "input_type", "")
-    if input_type == "checkbox" and hasattr(widget, "allow_multiple_selected"):
-        shape = "choices"
-    elif input_type == "radio":
+    if input_type == "radio" or (input_type == "checkbox" and hasattr(widget, "allow_multiple_selected")):
         shape = "choices"
     elif input_type == "checkbox":
         shape = "check"
@@ -728,15 +858,25 @@ def finding(
     sentence: object,
     code: str = "",
     when: object = None,
-    open: bool = False,  # noqa: A002
-    id: str = "",  # noqa: A002
+    open: bool = False,
+    id: str = "",
     href: str = "",
 ) -> dict[str, Any]:
     """One finding: a line when healthy, muted when unknown, a row with its button, or opened with all it knows."""
     shown = _state(state)
     opened = open or bool(content.strip()) or any(name in context[PARTS] for name in ("facts", "ids", "cure"))
     quiet = not opened and "end" not in context[PARTS] and shown["tone"] in {"ok", "mute"}
-    return {"state": state, "tone": shown["tone"], "sentence": sentence, "code": code, "when": when, "open": opened, "quiet": quiet, "id": id, "href": href}
+    return {
+        "state": state,
+        "tone": shown["tone"],
+        "sentence": sentence,
+        "code": code,
+        "when": when,
+        "open": opened,
+        "quiet": quiet,
+        "id": id,
+        "href": href,
+    }
 
 
 @register.inclusion_tag("ui/facts.html")
@@ -816,48 +956,77 @@ def phases(items: Iterable[Any]) -> dict[str, Any]:
     for one in items:
         where = str(_get(one, "state", "todo"))
         spent = _get(one, "time", "")
-        rows.append({
-            "label": _get(one, "label", ""),
-            "state": where if where in _PHASE_STATES else "todo",
-            "detail": _get(one, "detail", ""),
-            "time": formats.duration(spent) if isinstance(spent, int | float) else formats.utc(spent, "time") if isinstance(spent, datetime) else spent,
-            "commit": bool(_get(one, "commit", False)),
-            "commit_detail": _get(one, "commit_detail", ""),
-        })
+        rows.append(
+            {
+                "label": _get(one, "label", ""),
+                "state": where if where in _PHASE_STATES else "todo",
+                "detail": _get(one, "detail", ""),
+                "time": formats.duration(spent)
+                if isinstance(spent, int | float)
+                else formats.utc(spent, "time")
+                if isinstance(spent, datetime)
+                else spent,
+                "commit": bool(_get(one, "commit", False)),
+                "commit_detail": _get(one, "commit_detail", ""),
+            }
+        )
     return {"rows": rows}
 
 
 def _share(done: object, total: object) -> dict[str, Any]:
     part_, whole = charts.known(done), charts.known(total)
-    known = part_ is not None and whole is not None and whole > 0
-    percent = min(100.0, max(0.0, 100.0 * part_ / whole)) if known else 0.0  # type: ignore[operator]
-    return {"known": known, "width": charts.trim(percent), "percent": formats.percent(min(part_, whole), whole) if known else formats.UNKNOWN}  # type: ignore[type-var]
+    if part_ is None or whole is None or whole <= 0:
+        return {"known": False, "width": "0", "percent": formats.UNKNOWN}
+    share = min(1.0, max(0.0, part_ / whole))
+    return {"known": True, "width": charts.trim(100 * share), "percent": formats.percent(share)}
 
 
 @register.inclusion_tag("ui/meter.html")
-def meter(done: object, total: object, label: str = "Progress", small: bool = False, big: bool = False, tone: str = "") -> dict[str, Any]:
+def meter(
+    done: object, total: object, label: str = "Progress", small: bool = False, big: bool = False, tone: str = ""
+) -> dict[str, Any]:
     """A bar of a share; empty and said to be unknown when the total is."""
-    return {**_share(done, total), "label": label, "small": small, "big": big, "tone": tone, "done": done, "total": total}
+    return {
+        **_share(done, total),
+        "label": label,
+        "small": small,
+        "big": big,
+        "tone": tone,
+        "done": done,
+        "total": total,
+    }
 
 
 @register.inclusion_tag("ui/progress.html")
-def progress(title: object, done: object, total: object, noun: str = "", eta: object = "", small: bool = False) -> dict[str, Any]:
+def progress(
+    title: object, done: object, total: object, noun: str = "", eta: object = "", small: bool = False
+) -> dict[str, Any]:
     """A phase with its bar, percentage, both counts and what is left."""
-    return {**_share(done, total), "title": title, "done": done, "total": total, "noun": noun, "eta": eta, "small": small}
+    return {
+        **_share(done, total),
+        "title": title,
+        "done": done,
+        "total": total,
+        "noun": noun,
+        "eta": eta,
+        "small": small,
+    }
 
 
 @register.inclusion_tag("ui/log.html")
-def log(lines: Iterable[Any], id: str = "log", label: str = "Log") -> dict[str, Any]:  # noqa: A002
+def log(lines: Iterable[Any], id: str = "log", label: str = "Log") -> dict[str, Any]:
     """Log lines: objects {at, text, level}; level warning and error are toned."""
     rows = []
     for line in lines:
         at = _get(line, "at", "")
         level = str(_get(line, "level", "")).lower()
-        rows.append({
-            "at": formats.utc(at, "time") if isinstance(at, datetime) else at,
-            "text": formats.visible(_get(line, "text", "")),
-            "tone": "warn" if level.startswith("warn") else "bad" if level in {"error", "critical", "bad"} else "",
-        })
+        rows.append(
+            {
+                "at": formats.utc(at, "time") if isinstance(at, datetime) else at,
+                "text": formats.visible(_get(line, "text", "")),
+                "tone": "warn" if level.startswith("warn") else "bad" if level in {"error", "critical", "bad"} else "",
+            }
+        )
     return {"lines": rows, "id": id, "label": label}
 
 
@@ -887,7 +1056,9 @@ def qr(text: str, label: str = "QR code") -> dict[str, Any]:
 
 
 @block_tag
-def record(context: Context, content: SafeString, /, id: object, close: str = "", previous: str = "", next: str = "") -> dict[str, Any]:  # noqa: A002
+def record(
+    context: Context, content: SafeString, /, id: object, close: str = "", previous: str = "", next: str = ""
+) -> dict[str, Any]:
     """The panel of one record: id, way to its neighbours, actions, then sections."""
     return {"id": id, "close": close, "previous": previous, "next": next}
 
@@ -896,13 +1067,17 @@ def record(context: Context, content: SafeString, /, id: object, close: str = ""
 
 
 @register.inclusion_tag("ui/spark.html")
-def spark(values: Sequence[object] | None, stale: bool = False, label: str = "Trend", width: int = 64, height: int = 24) -> dict[str, Any]:
+def spark(
+    values: Sequence[object] | None, stale: bool = False, label: str = "Trend", width: int = 64, height: int = 24
+) -> dict[str, Any]:
     """A small line, muted when its data is stale; nothing below two known values."""
     return {"spark": charts.spark(list(values or ()), width, height), "stale": stale, "label": label}
 
 
 @register.inclusion_tag("ui/slot_map.html")
-def slot_map(values: Sequence[object], columns: int = 92, per_block: int | None = None, note: str = "") -> dict[str, Any]:
+def slot_map(
+    values: Sequence[object], columns: int = 92, per_block: int | None = None, note: str = ""
+) -> dict[str, Any]:
     """The slots of an index in the order of insertion, a block each, with a legend and counts behind."""
     return {"map": charts.slot_map(list(values), columns), "per_block": per_block, "note": note}
 
@@ -938,7 +1113,9 @@ def line_chart(
         if len(one.values) != len(texts):
             raise TemplateSyntaxError(f"series {one.label!r} has {len(one.values)} values for {len(texts)} labels")
     return {
-        "chart": charts.line_chart(texts, given, height=height, low=low, high=high, reference=reference, stacked=stacked),
+        "chart": charts.line_chart(
+            texts, given, height=height, low=low, high=high, reference=reference, stacked=stacked
+        ),
         "series": given,
         "unit": unit,
         "unit_on_axis": 0 < len(unit) <= 4,
@@ -961,21 +1138,34 @@ def menu(label: str, groups: Iterable[Any], all_url: str = "", all_label: str = 
         items = _get(group, "items", ())
         if callable(items):  # a dict's own method where a plain dict was given without the key
             items = ()
-        shown.append({
-            "title": _get(group, "title", ""),
-            "meaning": _get(group, "meaning", ""),
-            "items": [{name: _get(one, name, "") for name in ("name", "help", "url", "reason")} for one in items],
-        })
+        shown.append(
+            {
+                "title": _get(group, "title", ""),
+                "meaning": _get(group, "meaning", ""),
+                "items": [{name: _get(one, name, "") for name in ("name", "help", "url", "reason")} for one in items],
+            }
+        )
     return {"label": label, "groups": shown, "all_url": all_url, "all_label": all_label}
 
 
 @block_tag
-def dropdown(context: Context, content: SafeString, /, label: str, value: object = "", small: bool = True, left: bool = False, icon: str = "") -> dict[str, Any]:
+def dropdown(
+    context: Context,
+    content: SafeString,
+    /,
+    label: str,
+    value: object = "",
+    small: bool = True,
+    left: bool = False,
+    icon: str = "",
+) -> dict[str, Any]:
     """A button that opens a box with whatever stands in it (menu-item menu-plain for plain lines)."""
     return {"label": label, "value": value, "small": small, "left": left, "icon": icon}
 
 
 @block_tag
-def dialog(context: Context, content: SafeString, /, id: str, title: object, action: str = "", **rest: Any) -> dict[str, Any]:  # noqa: A002
+def dialog(
+    context: Context, content: SafeString, /, id: str, title: object, action: str = "", **rest: Any
+) -> dict[str, Any]:
     """A native dialog. Cancel has the focus; the deed is in part "actions". With ``action`` it is a POST form."""
     return {"id": id, "title": title, "action": action}

@@ -1,4 +1,4 @@
-"""Serve the gallery with an administrator of its own: `python -m tests.gallery.serve [port]`, then /gallery/components/."""
+"""Serve the gallery with an administrator: `python -m tests.gallery.serve [port]`, then /gallery/components/."""
 
 import os
 import sys

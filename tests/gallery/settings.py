@@ -1,6 +1,6 @@
 """The test settings without the product's own apps: the design has to stand on its own."""
 
-from chromaadmin.settings.test import *  # noqa: F403
+from chromaadmin.settings.test import *  # noqa: F403 - the test settings, a few of them replaced
 from chromaadmin.settings.test import BASE_DIR, TEMPLATES
 
 ROOT_URLCONF = "tests.gallery.urls"

@@ -33,7 +33,10 @@ class Parameters(forms.Form):
     vacuum = forms.BooleanField(label="Vacuum afterwards", required=False)
     reason = forms.CharField(label="Reason", widget=forms.Textarea(attrs={"rows": 2}), required=False)
     source = forms.MultipleChoiceField(
-        label="Sources", choices=[("slots", "Slots"), ("wal", "WAL")], widget=forms.CheckboxSelectMultiple, required=False
+        label="Sources",
+        choices=[("slots", "Slots"), ("wal", "WAL")],
+        widget=forms.CheckboxSelectMultiple,
+        required=False,
     )
 
     def clean_max_neighbors(self) -> int:
@@ -55,15 +58,113 @@ def _trend(start: float, end: float, phase: float) -> list[float]:
 
 def _fleet(now: datetime) -> list[dict[str, Any]]:
     rows = [
-        ("rag-prod-eu", "critical", "production", "vec-eu-1", format_html("1,847 of 96,204 records in <b>{}</b> have no reachable vector.", "support-tickets"), 3, 38.4e9, 23, 4812377, 412008, 4, 6, "running"),
-        ("catalog-prod", "error", "production", "vec-eu-2", "3,204 of 1,120,450 documents are missing from the full-text index.", 1, 21.7e9, 8, 1120450, 1902, 9, 11, ""),
-        ("recs-prod", "unknown", "production", "recs.internal:8000", "The server has not answered since 02:14; nothing below is newer than that.", 0, 54.1e9, 41, 6204118, None, 24, 58, ""),
-        ("search-staging", "warning", "staging", "vec-st-1", "1,284,310 consumed WAL entries (2.1 GB) can be cleaned.", 2, 17.9e9, 35, 1902664, 1284310, 48, 4, ""),
-        ("hr-assistant", "warning", "production", "vec-eu-1", "No backup has been proven for 12 days.", 1, 3.2e9, 4, 208311, 640, 288, 6, ""),
-        ("support-bot", "healthy", "production", "vec-us-1", "All 43 checks passed.", 0, 9.8e9, 12, 1340092, 312, 3, 6, ""),
+        (
+            "rag-prod-eu",
+            "critical",
+            "production",
+            "vec-eu-1",
+            format_html("1,847 of 96,204 records in <b>{}</b> have no reachable vector.", "support-tickets"),
+            3,
+            38.4e9,
+            23,
+            4812377,
+            412008,
+            4,
+            6,
+            "running",
+        ),
+        (
+            "catalog-prod",
+            "error",
+            "production",
+            "vec-eu-2",
+            "3,204 of 1,120,450 documents are missing from the full-text index.",
+            1,
+            21.7e9,
+            8,
+            1120450,
+            1902,
+            9,
+            11,
+            "",
+        ),
+        (
+            "recs-prod",
+            "unknown",
+            "production",
+            "recs.internal:8000",
+            "The server has not answered since 02:14; nothing below is newer than that.",
+            0,
+            54.1e9,
+            41,
+            6204118,
+            None,
+            24,
+            58,
+            "",
+        ),
+        (
+            "search-staging",
+            "warning",
+            "staging",
+            "vec-st-1",
+            "1,284,310 consumed WAL entries (2.1 GB) can be cleaned.",
+            2,
+            17.9e9,
+            35,
+            1902664,
+            1284310,
+            48,
+            4,
+            "",
+        ),
+        (
+            "hr-assistant",
+            "warning",
+            "production",
+            "vec-eu-1",
+            "No backup has been proven for 12 days.",
+            1,
+            3.2e9,
+            4,
+            208311,
+            640,
+            288,
+            6,
+            "",
+        ),
+        (
+            "support-bot",
+            "healthy",
+            "production",
+            "vec-us-1",
+            "All 43 checks passed.",
+            0,
+            9.8e9,
+            12,
+            1340092,
+            312,
+            3,
+            6,
+            "",
+        ),
         ("docs-dev", "healthy", "development", "gpu-dev-3", "All 43 checks passed.", 0, 212e6, 3, 18204, 0, 120, 6, ""),
     ]
-    names = "name state environment host sentence more size collections records wal backup checked run".split()
+    names = [
+        "name",
+        "state",
+        "environment",
+        "host",
+        "sentence",
+        "more",
+        "size",
+        "collections",
+        "records",
+        "wal",
+        "backup",
+        "checked",
+        "run",
+    ]
     out = []
     for index, row in enumerate(rows):
         one = dict(zip(names, row, strict=True))
@@ -108,18 +209,38 @@ def samples() -> dict[str, Any]:
     return {
         "now": now,
         "earlier": now - timedelta(minutes=6),
-        "unbound": Parameters(initial={"space": "cosine"}),
+        "unbound": Parameters(initial={"space": "cosine"}, prefix="new"),
+        "approval": Parameters(prefix="approval"),
         "form": form,
         "fleet": _fleet(now),
         "fleet_states": [("critical", 1), ("error", 1), ("warning", 4), ("unknown", 1), ("healthy", 2)],
-        "environments": [{"key": "", "label": "All", "count": 9}, {"key": "production", "label": "Production", "count": 5}, {"key": "staging", "label": "Staging", "count": 2}],
-        "instance_tabs": [
-            {"key": "", "label": "Overview"}, {"key": "collections", "label": "Collections", "count": 23}, {"key": "wal", "label": "WAL", "count": 412008},
-            {"key": "full-text", "label": "Full-text"}, {"key": "files", "label": "Files", "count": 71}, {"key": "runs", "label": "Runs", "count": 208},
+        "environments": [
+            {"key": "", "label": "All", "count": 9},
+            {"key": "production", "label": "Production", "count": 5},
+            {"key": "staging", "label": "Staging", "count": 2},
         ],
-        "facts": [("Indexed", "94,357"), ("Live", "96,204"), ("Readable from the slots", "1,801"), ("Only from documents", "46")],
+        "instance_tabs": [
+            {"key": "", "label": "Overview"},
+            {"key": "collections", "label": "Collections", "count": 23},
+            {"key": "wal", "label": "WAL", "count": 412008},
+            {"key": "full-text", "label": "Full-text"},
+            {"key": "files", "label": "Files", "count": 71},
+            {"key": "runs", "label": "Runs", "count": 208},
+        ],
+        "facts": [
+            ("Indexed", "94,357"),
+            ("Live", "96,204"),
+            ("Readable from the slots", "1,801"),
+            ("Only from documents", "46"),
+        ],
         "lost_ids": ["tkt-2026-081174", "tkt-2026-081175", "tkt-2026-081180", "tkt-2026-081191"],
-        "about": [("Owner", "Legal search team"), ("Open in", "run 4821, nothing else"), ("File system", "ext4, 118.2 GB free"), ("Memory", None), ("Your role", "operator")],
+        "about": [
+            ("Owner", "Legal search team"),
+            ("Open in", "run 4821, nothing else"),
+            ("File system", "ext4, 118.2 GB free"),
+            ("Memory", None),
+            ("Your role", "operator"),
+        ],
         "days": days,
         "size_series": [
             {"label": "HNSW", "values": [17 + 7 * i / 30 for i in range(31)]},
@@ -128,34 +249,104 @@ def samples() -> dict[str, Any]:
         ],
         "fortnights": fortnights,
         "recall_series": [
-            {"label": "recall@10, left axis", "values": [0.991, 0.99, 0.988, 0.984, 0.979, 0.971, 0.962, 0.957, 0.944, 0.933, 0.926, 0.914]},
-            {"label": "tombstone share, right axis", "values": [2, 4, 6, 9, 13, 17, 21, 25, 29, 34, 38, 41], "axis": "right"},
+            {
+                "label": "recall@10, left axis",
+                "values": [0.991, 0.99, 0.988, 0.984, 0.979, 0.971, 0.962, 0.957, 0.944, 0.933, 0.926, 0.914],
+            },
+            {
+                "label": "tombstone share, right axis",
+                "values": [2, 4, 6, 9, 13, 17, 21, 25, 29, 34, 38, 41],
+                "axis": "right",
+            },
         ],
         "slots": slots,
         "groups": [
-            {"title": "Read", "meaning": "changes no byte of the directory", "items": [
-                {"name": "db check", "help": "Run the doctor again", "url": "#a"}, {"name": "hnsw recall", "help": "Compare with exact search", "url": "#b"}]},
-            {"title": "Write", "meaning": "rebuildable; you approve the plan first; waits for run 4821", "items": [
-                {"name": "hnsw rebuild", "help": "New index beside the old, swapped atomically", "url": "#c"}, {"name": "fts rebuild", "help": "From the metadata, never from the index", "url": "#d"}]},
-            {"title": "Destructive", "meaning": "type the name; a second person where a rule says so", "items": [
-                {"name": "wal clean", "help": "Delete consumed entries", "url": "#e"}, {"name": "db restore", "help": "Over this instance, from a proven backup", "reason": "You need the role approver on rag-prod-eu."}]},
+            {
+                "title": "Read",
+                "meaning": "changes no byte of the directory",
+                "items": [
+                    {"name": "db check", "help": "Run the doctor again", "url": "#a"},
+                    {"name": "hnsw recall", "help": "Compare with exact search", "url": "#b"},
+                ],
+            },
+            {
+                "title": "Write",
+                "meaning": "rebuildable; you approve the plan first; waits for run 4821",
+                "items": [
+                    {"name": "hnsw rebuild", "help": "New index beside the old, swapped atomically", "url": "#c"},
+                    {"name": "fts rebuild", "help": "From the metadata, never from the index", "url": "#d"},
+                ],
+            },
+            {
+                "title": "Destructive",
+                "meaning": "type the name; a second person where a rule says so",
+                "items": [
+                    {"name": "wal clean", "help": "Delete consumed entries", "url": "#e"},
+                    {
+                        "name": "db restore",
+                        "help": "Over this instance, from a proven backup",
+                        "reason": "You need the role approver on rag-prod-eu.",
+                    },
+                ],
+            },
         ],
         "plan": SimpleNamespace(
-            headline="The index of legal-contracts-v3 is rebuilt from 612,480 live vectors; 425,632 tombstones go, and no record changes.",
-            estimate=SimpleNamespace(rows=4, written_bytes=2_710_000_000, needed_bytes=2_980_000_000, free_bytes=118_200_000_000, freed_now_bytes=None, freed_at_expiry_bytes=1_780_000_000, shortest_s=540, longest_s=720),
-            changes=[SimpleNamespace(what=w, now=n, after=a) for w, n, a in [("Index on disk", "4.49 GB", "2.71 GB"), ("Slots", "1,038,112", "612,480"), ("Tombstones", "425,632", "0"), ("max_neighbors", "16", "24"), ("Records", "612,480", "unchanged"), ("Old index", None, "in trash")]],
-            checks=[SimpleNamespace(state="passed", sentence="118.2 GB free on /srv, 2.98 GB needed, on the same file system", code=""), SimpleNamespace(state="passed", sentence="The schema is exactly Chroma 1.5; no triggers, no views", code=""), SimpleNamespace(state="attest", sentence="Other hosts and containers cannot be seen from here", code=""), SimpleNamespace(state="refused", sentence="chroma run, pid 2214, has it open for writing", code="in-use")],
+            headline="The index of legal-contracts-v3 is rebuilt from 612,480 live vectors; 425,632 tombstones go, "
+            "and no record changes.",
+            estimate=SimpleNamespace(
+                rows=4,
+                written_bytes=2_710_000_000,
+                needed_bytes=2_980_000_000,
+                free_bytes=118_200_000_000,
+                freed_now_bytes=None,
+                freed_at_expiry_bytes=1_780_000_000,
+                shortest_s=540,
+                longest_s=720,
+            ),
+            changes=[
+                SimpleNamespace(what=w, now=n, after=a)
+                for w, n, a in [
+                    ("Index on disk", "4.49 GB", "2.71 GB"),
+                    ("Slots", "1,038,112", "612,480"),
+                    ("Tombstones", "425,632", "0"),
+                    ("max_neighbors", "16", "24"),
+                    ("Records", "612,480", "unchanged"),
+                    ("Old index", None, "in trash"),
+                ]
+            ],
+            checks=[
+                SimpleNamespace(
+                    state="passed", sentence="118.2 GB free on /srv, 2.98 GB needed, on the same file system", code=""
+                ),
+                SimpleNamespace(
+                    state="passed", sentence="The schema is exactly Chroma 1.5; no triggers, no views", code=""
+                ),
+                SimpleNamespace(
+                    state="attest", sentence="Other hosts and containers cannot be seen from here", code=""
+                ),
+                SimpleNamespace(
+                    state="refused", sentence="chroma run, pid 2214, has it open for writing", code="in-use"
+                ),
+            ],
         ),
         "commands": [
-            ("Command line", "python -m ops hnsw rebuild /srv/chroma/rag-prod-eu \\\n    --tenant legal --database eu --collection legal-contracts-v3 \\\n    --m 24 --ef-construction 200 --backup"),
+            (
+                "Command line",
+                "python -m ops hnsw rebuild /srv/chroma/rag-prod-eu \\\n    --tenant legal --database eu "
+                "--collection legal-contracts-v3 \\\n    --m 24 --ef-construction 200 --backup",
+            ),
             ("Audited command", "python manage.py run hnsw_rebuild rag-prod-eu --collection legal-contracts-v3"),
         ],
         "phases": [dict(zip(("label", "state", "detail", "time", "commit"), row, strict=True)) for row in phase_rows],
         "log": [dict(zip(("at", "text", "level"), row, strict=True)) for row in log],
         "rate": [10, 80, 110, 120, 130, 128, 133, 130, 131, 134, 130, 131],
-        "hostile": 'a\u202egpj.exe\x1b[31m<script>alert(1)</script>\udce9\n',
+        "hostile": "a\u202egpj.exe\x1b[31m<script>alert(1)</script>\udce9\n",
         "long_id": "7c1e9a04-52f3-4b6e-9d0b-e1f6a2c38b57",
-        "document": "Neither party's aggregate liability under this Agreement shall exceed the fees paid in the twelve months preceding the event giving rise to the claim.\n\nThis clause does not limit liability for death, personal injury, or any other loss that cannot be excluded by law.",
+        "document": (
+            "Neither party's aggregate liability under this Agreement shall exceed the fees paid in the twelve months "
+            "preceding the event giving rise to the claim.\n\nThis clause does not limit liability for death, personal "
+            "injury, or any other loss that cannot be excluded by law."
+        ),
     }
 
 
