@@ -150,6 +150,7 @@ class Writer:
                 root.scratch_check(store.fd)
                 progress.phase("lock", "Locking the store")
                 root.lock_alone(run_id, operation, progress.check)
+                root.probe()
                 writer._recover()
                 writer._preflight()
         except BaseException:

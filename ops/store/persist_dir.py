@@ -42,8 +42,8 @@ _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _MAX_SCANNED_FILES = 200_000
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _CAP_DAC_OVERRIDE = 1 << 1
+# Network file systems. What only may be unfit (overlay, 9p, virtiofs) is tried out instead, by StagingRoot.probe().
 _UNFIT = {
-    "9p": "locks and renames are those of another system",
     "afs": "locks are not seen by other hosts",
     "ceph": "renames and locks depend on the server's configuration",
     "cifs": "locks and renames are those of another system",
@@ -54,11 +54,8 @@ _UNFIT = {
     "ncpfs": "locks and renames are those of another system",
     "nfs": "locks of other hosts can not be relied on",
     "nfs4": "locks of other hosts can not be relied on",
-    "overlay": "a file that is opened for writing becomes another inode, so that open files can not be recognised",
     "smb3": "locks and renames are those of another system",
     "smbfs": "locks and renames are those of another system",
-    "vboxsf": "locks and renames are those of another system",
-    "virtiofs": "locks and renames are those of another system",
 }
 
 

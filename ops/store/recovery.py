@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sqlite3
 import uuid
@@ -182,14 +183,23 @@ def roll_back(store: PersistDir, root: StagingRoot, intent: Intent) -> None:
 
 
 def retire(store: PersistDir, root: StagingRoot, intent: Intent) -> bool:
-    """Move the old directory into the trash; False (left in place) while somebody has the store open for writing."""
+    """Move the old directory into the trash.
+
+    False (left in place) while somebody has the store open for writing, and on an overlay, where a directory of a lower
+    layer can not be renamed.
+    """
     if not exists(store.fd, intent.old_segment):
         return True
     if store.users().state == "used":
         return False
     with root.trash_of(intent.run_id, make=True) as target:
         assert target is not None  # noqa: S101 - made on the line before
-        move(intent.old_segment, store.fd, target)
+        try:
+            move(intent.old_segment, store.fd, target)
+        except OSError as error:
+            if error.errno != errno.EXDEV:
+                raise
+            return False
     return True
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import sqlite3
 import stat
+import struct
 import time
 import weakref
 from collections.abc import Iterator
@@ -33,6 +35,8 @@ BUSY_TIMEOUT_S = 30.0
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _PROGRESS_OPCODES = 1000
+_RESERVED_BYTE = 0x40000001
+_FLOCK = "hhqqi4x"  # struct flock: type, whence, start, length, pid
 
 _READ_PRAGMAS = frozenset(
     {
@@ -183,6 +187,7 @@ def open_readonly(path: Path, *, deadline_s: float | None = None) -> sqlite3.Con
     SQLite sees the file) and NEEDS_RECOVERY (a hot journal, which SQLite in ``mode=ro`` refuses to roll back).
     """
     inode = check_header(path)
+    _refuse_hot_journal(path, inode)
     connection = _connect(path, "ro", inode)
     connection.deadline_s = deadline_s
     try:
@@ -310,9 +315,35 @@ def journal_state(path: Path) -> str:
         os.close(descriptor)
 
 
-def require_no_hot_journal(path: Path) -> None:
-    """Raise NEEDS_RECOVERY when SQLite says that the journal beside the file is hot; changes nothing."""
-    open_readonly(path).close()
+def _refuse_hot_journal(path: Path, inode: tuple[int, int]) -> None:
+    """Raise NEEDS_RECOVERY for a filled journal beside which no process holds SQLite's RESERVED lock.
+
+    SQLite would say the same, but run as root it gives the journal its owner anew on opening it, which moves its ctime.
+    """
+    journal = Path(f"{path}-journal")
+    if open_connections(inode) or journal_state(path) != "filled":
+        return
+    try:
+        before = os.lstat(journal).st_ino
+        if _is_reserved(path):
+            return
+        # A journal lives inside the time its writer holds the lock, so this one has no writer.
+        still = os.lstat(journal).st_ino == before
+    except FileNotFoundError:
+        return
+    if still and journal_state(path) == "filled":
+        raise NeedsRecovery(path=path)
+
+
+def _is_reserved(path: Path) -> bool:
+    """Whether another process holds the RESERVED byte of a database file (https://sqlite.org/lockingv3.html)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        asked = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, _RESERVED_BYTE, 1, 0)
+        kind: int = struct.unpack(_FLOCK, fcntl.fcntl(descriptor, fcntl.F_GETLK, asked))[0]
+    finally:
+        os.close(descriptor)
+    return kind != fcntl.F_UNLCK
 
 
 def _lstat(path: Path) -> os.stat_result:

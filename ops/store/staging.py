@@ -270,6 +270,33 @@ class StagingRoot:
             return
         os.fsync(self.part("trash"))
 
+    def probe(self) -> None:
+        """See that locks exclude, directories can be renamed and synced here. Raises FILE_SYSTEM_UNFIT."""
+        name = f".scratch-{os.getpid()}"
+        kind = self.store.file_system().kind
+        remove_tree(name, self.fd)
+        os.mkdir(name, 0o700, dir_fd=self.fd)
+        descriptor = os.open(name, _DIRECTORY, dir_fd=self.fd)
+        try:
+            first = _lock_file(descriptor, "lock", os.fstat(self.fd))
+            second = _lock_file(descriptor, "lock", os.fstat(self.fd))
+            try:
+                fcntl.flock(first, fcntl.LOCK_EX)
+                if _flock(second, fcntl.LOCK_EX, 0, lambda: None):
+                    raise FileSystemUnfit(path=self.path, kind=kind, why="a lock does not keep others out")
+            finally:
+                os.close(first)
+                os.close(second)
+            os.rename(name, name, src_dir_fd=self.fd, dst_dir_fd=self.part("stage"))
+            os.fsync(descriptor)
+        except OSError as error:
+            why = f"a directory can not be locked, renamed and synced ({error.strerror})"
+            raise FileSystemUnfit(path=self.path, kind=kind, why=why) from error
+        finally:
+            os.close(descriptor)
+            remove_tree(name, self.fd)
+            remove_tree(name, self.part("stage"))
+
     def scratch_check(self, like: int) -> None:
         """See on a scratch file that new files can have owner, mode and labels of ``like``. Raises NOT_OWNER."""
         name = f".scratch-{os.getpid()}"

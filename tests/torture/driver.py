@@ -35,15 +35,18 @@ def flip(path: str, names: list[str], run_id: str = RUN_ID, pause: str = "") -> 
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     progress = Progress(lambda event: _event(event.key, pause), stop.is_set)
-    with PersistDir.open(path) as store, Writer.open(
-        store,
-        run_id=run_id,
-        operation="flip",
-        undo="keep",
-        attest_unused=False,
-        gate=lambda _step: _wait("gate", pause),
-        progress=progress,
-    ) as writer:
+    with (
+        PersistDir.open(path) as store,
+        Writer.open(
+            store,
+            run_id=run_id,
+            operation="flip",
+            undo="keep",
+            attest_unused=False,
+            gate=lambda _step: _wait("gate", pause),
+            progress=progress,
+        ) as writer,
+    ):
         steps = _steps(store, names)
         scope = Scope(operation="flip", parameters="{}", family="", steps=steps)
         for step in writer.steps(Plan(headline="", scope=scope), progress):

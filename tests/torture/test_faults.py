@@ -1,4 +1,4 @@
-"""A disk that is full or broken at any write-class system call: the run fails, nothing is lost, nothing stays behind."""
+"""A disk that is full or broken at any write-class system call: the run fails, nothing is lost or left."""
 
 from __future__ import annotations
 

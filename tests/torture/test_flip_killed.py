@@ -128,9 +128,7 @@ def test_every_kill_point_of_two_steps(fresh: Callable[[], Path], log: Path, chr
     assert set(tally) - {"unharmed"} == {"old", "partial", "new"}
 
 
-def test_a_run_killed_in_its_second_step_keeps_the_first(
-    fresh: Callable[[], Path], log: Path, chroma: Chroma
-) -> None:
+def test_a_run_killed_in_its_second_step_keeps_the_first(fresh: Callable[[], Path], log: Path, chroma: Chroma) -> None:
     names = ("alpha", "gamma")
     path = fresh()
     finished, calls = crash.trace(flip_arguments(path, *names), log)
@@ -204,9 +202,7 @@ def test_a_sample_of_kill_points_of_the_recovery(
 
 
 @pytest.mark.torture
-def test_every_kill_point_of_the_recovery(
-    fresh: Callable[[], Path], log: Path, chroma: Chroma, tmp_path: Path
-) -> None:
+def test_every_kill_point_of_the_recovery(fresh: Callable[[], Path], log: Path, chroma: Chroma, tmp_path: Path) -> None:
     tally = kill_recovery(fresh, log, chroma, tmp_path, sample=None)
     print(f"\nrecovery: {tally.total()} kill points, {dict(tally)}, 0 between")
     assert set(tally) - {"unharmed"} == {"old", "new"}

@@ -74,9 +74,7 @@ def test_a_client_that_has_it_open_is_named(fresh: Callable[[], Path]) -> None:
 
 
 @pytest.mark.parametrize("moment", ["build", "gate"])
-def test_a_client_that_comes_before_the_commit_stops_it(
-    fresh: Callable[[], Path], chroma: Chroma, moment: str
-) -> None:
+def test_a_client_that_comes_before_the_commit_stops_it(fresh: Callable[[], Path], chroma: Chroma, moment: str) -> None:
     path = fresh()
     before = crash.state(path)
     with paused(path, moment) as run, client(path) as process:
@@ -96,7 +94,7 @@ def test_a_client_that_came_wrote_and_left_stops_it(fresh: Callable[[], Path], c
     before = crash.state(path)
     with paused(path, moment) as run:
         chroma.add(path, "alpha", "late", 700)
-        status, answer = go_on(run)
+        _, answer = go_on(run)
     assert answer["code"] in ("PLAN_CHANGED", "VERIFICATION_FAILED")
     assert judge(path, before, ("alpha",)) == "old"
     assert chroma.digest(path)["alpha"]["count"] == 1550

@@ -32,11 +32,7 @@ class Auditor:
             self.dirty.discard(self._descriptor(call))
         elif call.name in _WRITES | _ATTRIBUTES:
             self._touch(self._descriptor(call))
-        elif call.name == "openat" and "O_CREAT" in call.arguments:
-            (path,) = self._paths(call)
-            self._touch(path)
-            self._touch(os.path.dirname(path))
-        elif call.name.startswith("mkdir"):
+        elif (call.name == "openat" and "O_CREAT" in call.arguments) or call.name.startswith("mkdir"):
             (path,) = self._paths(call)
             self._touch(path)
             self._touch(os.path.dirname(path))
@@ -109,7 +105,9 @@ def test_the_auditor_finds_a_sync_that_is_left_out(traced: tuple[Path, list[cras
     without = [
         call
         for index, call in enumerate(calls)
-        if index > first or call.name != "fsync" or f"{name}>" not in call.arguments.replace(".torn", "").replace("/.", "/")
+        if index > first
+        or call.name != "fsync"
+        or f"{name}>" not in call.arguments.replace(".torn", "").replace("/.", "/")
     ]
     assert any(name in entry for entry in unsynced_at_commits(without, path)[0])
 
