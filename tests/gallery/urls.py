@@ -32,7 +32,10 @@ class People(admin.ModelAdmin):
     readonly_fields = ("last_login",)
     fieldsets = (
         (None, {"fields": ("username", ("first_name", "last_name"), "email")}),
-        ("Rights", {"fields": ("is_active", "is_staff", "groups", "user_permissions"), "description": "Who may do what."}),
+        (
+            "Rights",
+            {"fields": ("is_active", "is_staff", "groups", "user_permissions"), "description": "Who may do what."},
+        ),
         ("Dates", {"fields": ("last_login", "date_joined"), "classes": ("collapse",)}),
     )
 
