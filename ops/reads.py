@@ -913,6 +913,7 @@ def _slot_map(
         if directory is None:
             return ()
         with hnsw.IndexFiles.open(directory, collection=visible(found.name), dimension=found.dimension) as files:
+            files.levels()  # a torn link_lists.bin shows in the walk of its records only
             return tuple(
                 SlotBlock(live=block.live, tombstones=block.tombstones) for block in files.slot_map(SLOT_BLOCKS)
             )
