@@ -5,13 +5,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ops.errors import DeadlineExceeded
 from ops.store import embeddings_queue, metadb, sysdb
-
-if TYPE_CHECKING:
-    from ops.store.persist_dir import PersistDir
+from ops.store.persist_dir import PersistDir
 
 T = TypeVar("T")
 MOST_ORPHANS = 10_000

@@ -36,6 +36,9 @@ _SHOWN = 120
 class RunBroker(ORM):
     """See the module's text."""
 
+    # A cluster that has just been started looks at once at what was lost while it was away.
+    _just_started = True
+
     def enqueue(self, task: str) -> Any:
         """Put the id of a run into the queue. Anything else is a programming error: ValueError."""
         run_id = str(uuid.UUID(task))
@@ -98,14 +101,15 @@ class RunBroker(ORM):
             )
 
     def _tick_is_due(self) -> bool:
+        after_s = {settings.CONSOLE_QUEUE: beats.EVERY_S, settings.JOBS_QUEUE: beats.EVERY_S * 1.5}.get(self.list_key)
+        if after_s is None:
+            return False
         try:
-            if self.list_key == settings.CONSOLE_QUEUE:
-                return beats.claim(beats.HOST, after_s=beats.EVERY_S)
-            if self.list_key == settings.JOBS_QUEUE:
-                return beats.claim(beats.HOST, after_s=beats.EVERY_S * 1.5)
+            due = beats.claim(beats.HOST, after_s=1.0 if self._just_started else after_s)
         except DatabaseError:
             return False  # locked for too long: the next turn of the loop asks again
-        return False
+        self._just_started = False
+        return due
 
     @staticmethod
     def _package(function: str, arguments: tuple[str, ...]) -> str:

@@ -320,6 +320,7 @@ class Supervision:
         if kind == "phase":
             self.watch.phase(str(event.get("key")), str(event.get("text")))
             self.folder.log("operation", str(event.get("text")))
+            self._beat()
         elif kind == "progress":
             self.watch.advance(event)
         elif kind == "log":

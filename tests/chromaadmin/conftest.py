@@ -7,6 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from django.conf import settings
+
+from chromaadmin.audit import anchor
 
 # Runs in a process of its own: chromadb and sqlite3 never share a process with a store.
 _MAKE = """
@@ -26,6 +29,12 @@ for start in range(0, records, 200):
         documents=[f"document {number}" for number in range(start, start + count)],
     )
 """
+
+
+@pytest.fixture(autouse=True)
+def _no_anchor_of_another_test() -> None:
+    """The database is emptied after a test, the file beside it is not."""
+    (Path(settings.CHROMAADMIN_HOME) / anchor.NAME).unlink(missing_ok=True)
 
 
 @pytest.fixture(scope="session")

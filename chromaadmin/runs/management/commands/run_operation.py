@@ -44,7 +44,8 @@ class Command(BaseCommand):
 
     def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
         """A parser that reports bad usage as an error of ours, so that --json answers in every case."""
-        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        # An operation's own -v (verbose) takes the place of Django's.
+        parser = super().create_parser(prog_name, subcommand, **{"conflict_handler": "resolve", **kwargs})
         parser.error = _bad_usage  # type: ignore[method-assign]
         return parser
 
