@@ -51,8 +51,16 @@ class RoleGrant(models.Model):
                     | (Q(scope=Scope.TAG, instance_id__isnull=True) & ~Q(tag=""))
                 ),
             ),
+            # NULLs count as different, so an instance and no instance are two rules.
             models.UniqueConstraint(
-                fields=["user", "role", "scope", "instance_id", "tag"], name="accounts_grant_once", nulls_distinct=False
+                fields=["user", "role", "scope", "tag"],
+                condition=Q(instance_id__isnull=True),
+                name="accounts_grant_once",
+            ),
+            models.UniqueConstraint(
+                fields=["user", "role", "instance_id"],
+                condition=Q(instance_id__isnull=False),
+                name="accounts_grant_once_per_instance",
             ),
         ]
 
