@@ -1,17 +1,20 @@
-"""The addresses of the application: accounts by allauth, probes, and everything else below the admin site."""
+"""The addresses of the application: accounts by allauth, probes, the setup link, and everything else below the site."""
 
-from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
-from django.urls import include, path
+from django.urls import URLPattern, URLResolver, include, path
 
+from chromaadmin.accounts.urls import urlpatterns as accounts
 from chromaadmin.health import healthz, readyz
 
-# One login view only: the admin's own would have no lock-out and no second factor.
-admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign]
-
-urlpatterns = [
+urlpatterns: list[URLPattern | URLResolver] = [
     path("healthz", healthz, name="healthz"),
     path("readyz", readyz, name="readyz"),
     path("accounts/", include("allauth.urls")),
+    *accounts,
     path("", admin.site.urls),
 ]
+
+handler400 = "chromaadmin.dashboard.errors.bad_request"
+handler403 = "chromaadmin.dashboard.errors.permission_denied"
+handler404 = "chromaadmin.dashboard.errors.not_found"
+handler500 = "chromaadmin.dashboard.errors.server_error"

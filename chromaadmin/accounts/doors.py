@@ -5,12 +5,14 @@ from dataclasses import dataclass
 from functools import wraps
 from typing import Any
 
+from allauth.account.adapter import get_adapter
 from django.contrib import admin
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponseBase, HttpResponseNotAllowed
 from django.template.response import TemplateResponse
 
-from chromaadmin.accounts.rights import Right, may, may_somewhere
+from chromaadmin.accounts.rights import ROLE_RIGHTS, Right, may, may_somewhere
 
 View = Callable[..., HttpResponseBase]
 
@@ -54,11 +56,22 @@ def door(*methods: str, right: Right | None = None, everywhere: bool = False) ->
 
 def why_not(right: Right, place: str = "") -> str:
     """Which roles would open a page that was refused, as a sentence."""
-    from chromaadmin.accounts.rights import ROLE_RIGHTS
-
     roles = [str(role) for role, rights in ROLE_RIGHTS.items() if right in rights]
     names = " or ".join((", ".join(roles[:-1]), roles[-1])) if len(roles) > 1 else roles[0]
     return f"This needs the role {names}{f' on {place}' if place else ''}."
+
+
+def person(request: HttpRequest) -> User:
+    """Who is logged in; behind the login there always is somebody."""
+    if not isinstance(request.user, User):
+        raise PermissionDenied("Nobody is logged in.")
+    return request.user
+
+
+def client_ip(request: HttpRequest) -> str:
+    """The address of who asks, past as many reverse proxies as are configured; for the audit trail."""
+    address: str = get_adapter().get_client_ip(request)
+    return address
 
 
 def page(request: HttpRequest, template: str, *, status: int = 200, **context: Any) -> TemplateResponse:

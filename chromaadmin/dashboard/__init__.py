@@ -1,0 +1,1 @@
+"""Dashboard: the fleet, the page of one instance, the search, and the pages of errors."""

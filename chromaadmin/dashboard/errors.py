@@ -1,0 +1,60 @@
+"""The pages of errors: an incident number, a sentence, and nothing about the inside of the program."""
+
+import logging
+import secrets
+
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.shortcuts import render
+from django.utils import timezone
+
+logger = logging.getLogger("chromaadmin.errors")
+
+_PAGES = {
+    400: (
+        "The request can not be read. No store was touched.",
+        "The address or the form does not hold what was expected.",
+    ),
+    403: ("This is not allowed for you. No store was touched.", "An administrator can give you a role that opens it."),
+    404: ("There is no such page here.", "It may have been moved or removed, or you may not have the right to see it."),
+    500: (
+        "This page failed. No store was touched.",
+        "Pages only read. Runs go on in their own processes; the one you may have started is safe.",
+    ),
+}
+
+
+def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    return _error(request, 400)
+
+
+def permission_denied(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """403; the sentence of a ``PermissionDenied`` is written for people and shown."""
+    return _error(request, 403, why=str(exception))
+
+
+def not_found(request: HttpRequest, exception: Exception) -> HttpResponseBase:
+    """404, the same for what does not exist and for what the user may not know of."""
+    return _error(request, 404)
+
+
+def server_error(request: HttpRequest) -> HttpResponseBase:
+    """500, with the number under which the traceback stands in the log."""
+    return _error(request, 500)
+
+
+def _error(request: HttpRequest, status: int, why: str = "") -> HttpResponse:
+    title, sentence = _PAGES[status]
+    incident = f"{secrets.token_hex(4).upper()}-{status}"
+    # Django's own record of the traceback or refusal stands just before this line, from the same thread.
+    logger.log(
+        logging.ERROR if status == 500 else logging.INFO, "incident %s: %s %s", incident, request.method, request.path
+    )
+    context = {
+        "status": status,
+        "title": title,
+        "sentence": why or sentence,
+        "incident": incident,
+        "at": timezone.now(),
+        "path": request.path[:300],
+    }
+    return render(request, "dashboard/error.html", context, status=status)
