@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from typing import Any
 
 from rich.console import Console
@@ -16,6 +17,7 @@ from ops.progress import Event
 
 _BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
 _MAX_COLUMNS = 9
+_UNFOLDED = 10_000
 
 
 def in_bytes(size: float | None) -> str:
@@ -37,7 +39,7 @@ def visible(text: str) -> str:
 
 def plan(plan: Plan, out: Any) -> None:
     """A plan: headline, estimate, changes, checks, undo."""
-    console = Console(file=out, highlight=False)
+    console = _console(out)
     console.print(f"[bold]{_safe(plan.headline)}[/bold]")
     estimate = plan.estimate
     console.print(
@@ -59,7 +61,7 @@ def plan(plan: Plan, out: Any) -> None:
 
 def result(value: object, report: Report | None, *, details: bool) -> None:
     """A result on standard output: the report where the operation makes one, and with ``details`` every field."""
-    console = Console(highlight=False)
+    console = _console(sys.stdout)
     if report is not None and report.figures:
         console.print(f"[bold]{_safe(report.headline)}[/bold]")
         for figure in report.figures:
@@ -108,6 +110,11 @@ class Live:
 
 def _escape(char: str) -> str:
     return f"\\u{ord(char):04x}" if ord(char) > 0xFF else f"\\x{ord(char):02x}"
+
+
+def _console(out: Any) -> Console:
+    """Lines are folded for a terminal only; what is piped is not cut."""
+    return Console(file=out, highlight=False, width=None if out.isatty() else _UNFOLDED)
 
 
 def _fields(console: Console, value: Any) -> None:
