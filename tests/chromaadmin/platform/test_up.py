@@ -66,7 +66,7 @@ class Application:
     def output(self) -> str:
         return "\n".join(self.lines)
 
-    def wait_for(self, what: str, condition: Callable[[], object], seconds: float = 60) -> None:
+    def wait_for(self, what: str, condition: Callable[[], object], seconds: float = 150) -> None:
         deadline = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < deadline, f"{what} did not happen within {seconds} s:\n{self.output}"
