@@ -32,6 +32,7 @@ from ops.errors import (
 )
 
 BUSY_TIMEOUT_S = 30.0
+READER_TIMEOUT_S = 5.0
 _MAGIC = b"SQLite format 3\0"
 _HEADER_BYTES = 100
 _PROGRESS_OPCODES = 1000
@@ -188,7 +189,7 @@ def open_readonly(path: Path, *, deadline_s: float | None = None) -> sqlite3.Con
     """
     inode = check_header(path)
     _refuse_hot_journal(path, inode)
-    connection = _connect(path, "ro", inode)
+    connection = _connect(path, "ro", inode, READER_TIMEOUT_S)
     connection.deadline_s = deadline_s
     try:
         for pragma in (
@@ -199,7 +200,6 @@ def open_readonly(path: Path, *, deadline_s: float | None = None) -> sqlite3.Con
             "PRAGMA temp_store=MEMORY",
         ):
             connection.execute(pragma)
-        connection.execute("PRAGMA busy_timeout=5000")
         connection.set_authorizer(_authorize_reader)
         if deadline_s is not None:
             end = time.monotonic() + deadline_s
@@ -217,7 +217,7 @@ def open_writable(path: Path) -> sqlite3.Connection:
     Opening it rolls back a hot journal (SQLite does), so callers look for one first (``journal_state``).
     """
     inode = check_header(path)
-    connection = _connect(path, "rw", inode)
+    connection = _connect(path, "rw", inode, BUSY_TIMEOUT_S)
     connection.writable = True
     try:
         with sqlite_errors(path):
@@ -230,7 +230,6 @@ def open_writable(path: Path) -> sqlite3.Connection:
                 "PRAGMA recursive_triggers=OFF",
             ):
                 connection.execute(pragma)
-            connection.execute("PRAGMA busy_timeout=30000")
         connection.set_authorizer(_authorize_writer)
         _first_read(connection, path, inode)
     except (OpsError, sqlite3.Error):
@@ -377,10 +376,12 @@ def _check_header_bytes(path: Path, header: bytes, size_bytes: int) -> None:
         raise Corrupt(path=path, why="its header claims a text encoding other than UTF-8, which every release uses")
 
 
-def _connect(path: Path, mode: str, inode: tuple[int, int]) -> Connection:
+def _connect(path: Path, mode: str, inode: tuple[int, int], timeout_s: float) -> Connection:
     uri = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
     with sqlite_errors(path):
-        connection = sqlite3.connect(uri, uri=True, isolation_level=None, factory=Connection, cached_statements=64)
+        connection = sqlite3.connect(
+            uri, uri=True, isolation_level=None, factory=Connection, cached_statements=64, timeout=timeout_s
+        )
     assert isinstance(connection, Connection)  # noqa: S101 - tells mypy what the factory made
     connection.store_path = os.fspath(path)
     connection.inode = inode
