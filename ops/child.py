@@ -23,7 +23,7 @@ from ops.errors import ChildDied, DeadlineExceeded, Outcome, RemoteError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-CALLABLE_MODULES = ("ops.reads", "ops.sampling", "ops.store.recovery", "ops.store.verify")
+CALLABLE_MODULES = ("ops.reads", "ops.sampling", "ops.store.recovery", "ops.store.verify", "ops.store.verify_undo")
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 _ROOT = Path(__file__).resolve().parent.parent
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "COVERAGE_PROCESS_START", "CHROMAADMIN_LIFELINE_FD")
