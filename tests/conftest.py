@@ -1,9 +1,10 @@
 """What every test may use."""
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import pytest
-from django.db.backends.sqlite3.operations import DatabaseOperations
+from django.db.backends.sqlite3.base import DatabaseWrapper
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -12,9 +13,10 @@ def _flush_in_spite_of_the_audit_trail() -> Iterator[None]:
 
     For the moment of the flush they are taken away, and put back as they were.
     """
-    execute = DatabaseOperations.execute_sql_flush
+    operations = DatabaseWrapper.ops_class
+    execute = operations.execute_sql_flush
 
-    def flush(self: DatabaseOperations, sql_list: Iterable[str]) -> None:
+    def flush(self: Any, sql_list: Iterable[str]) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute("SELECT name, sql FROM sqlite_master WHERE type = 'trigger'")
             triggers = cursor.fetchall()
@@ -25,5 +27,5 @@ def _flush_in_spite_of_the_audit_trail() -> Iterator[None]:
                 cursor.execute(statement)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(DatabaseOperations, "execute_sql_flush", flush)
+        patch.setattr(operations, "execute_sql_flush", flush)
         yield
