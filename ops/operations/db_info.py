@@ -13,6 +13,7 @@ from ops.quantities import count, scaled_bytes
 from ops.selection import SelectsCollections
 from ops.store import embeddings_queue, metadb, sysdb, vector_segment
 from ops.store.configuration import Effective, effective
+from ops.store.persist_dir import is_uuid
 from ops.store.sysdb import Collection, Value
 from ops.store.vector_segment import VectorSegment, Verdict
 
@@ -291,6 +292,7 @@ def _orphan_labels(store: PersistDir, found: Collection, index: VectorSegment, v
     try:
         entries = id_map.read(store.id_maps, directory, found.name)
         with IndexFiles.open(directory, collection=found.name, dimension=found.dimension) as files:
+            files.levels()  # a torn link_lists.bin shows in the walk of its records only
             live = files.labels()[files.live_slots()]
             known = np.frombuffer(entries.labels, dtype=np.int64).astype(np.uint64)
             return int(np.setdiff1d(live, known).size)
@@ -315,10 +317,15 @@ def _private(result: DbInfoResult) -> DbInfoResult:
         collections.append(
             replace(
                 found,
+                id=_uuid(found.id),
                 name=f"collection-{number}",
                 tenant=tenant,
                 database=databases.setdefault(place, f"database-{len(databases) + 1}"),
                 metadata={key: value for key, value in found.metadata.items() if key.startswith("hnsw:")},
+                segments=tuple(
+                    replace(segment, id=_uuid(segment.id), scope=_known(segment.scope), type=_known(segment.type))
+                    for segment in found.segments
+                ),
                 hnsw=replace(
                     found.hnsw,
                     path=None,
@@ -334,3 +341,12 @@ def _private(result: DbInfoResult) -> DbInfoResult:
         collections=tuple(collections),
         orphans=tuple(replace(found, path=found.path.rpartition("/")[2]) for found in result.orphans),
     )
+
+
+def _uuid(text: str) -> str:
+    return text if is_uuid(text) else HIDDEN
+
+
+def _known(text: str) -> str:
+    known = (sysdb.VECTOR, sysdb.METADATA, sysdb.HNSW_TYPE, sysdb.SQLITE_TYPE)
+    return text if text in known else HIDDEN

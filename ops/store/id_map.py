@@ -442,6 +442,8 @@ def _load(fd: int, size_bytes: int) -> object:
 def _checked(value: object) -> dict[str, Any]:
     """The state dict of either form, when every value has the type that Chroma writes."""
     form = "class" if type(value) is _Stub else "dict"
+    if isinstance(value, _Stub) and value.state is None:
+        raise _forbidden("an object without its state")
     state = value.state if isinstance(value, _Stub) else value
     if type(state) is not dict:
         _refuse_depth(state)

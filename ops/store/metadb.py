@@ -216,12 +216,15 @@ def _add_arrays(
     most = caps.keys * caps.elements
     rows = _rows(store, _ARRAYS, (row_id, caps.value_chars, most + 1))
     arrays: dict[str, list[Value]] = {}
+    elements: list[Value] = []
     for key, *columns in rows[:most]:
         elements = arrays.setdefault(_text(key), [])
         if len(elements) < caps.elements:
             elements.append(_value(columns, _text(key), problems))
         elif elements[-1] != "…":
             elements.append("…")
+    if len(rows) > most and elements and elements[-1] != "…":
+        elements.append("…")
     for key, elements in arrays.items():
         if key in metadata:
             problems.append(f"FIELD_INVALID: the metadata key {visible(key)} has a value and an array.")

@@ -195,7 +195,7 @@ _FTS = re.compile(
     r"""USING fts5 ?\( ?string_value ?, ?tokenize ?= ?('(?:[^']|'')*'|"(?:[^"]|"")*") ?\)""",
     re.IGNORECASE,
 )
-_TOKEN = re.compile(r"""\s*("(?:[^"]|"")*"|'(?:[^']|'')*'|[A-Za-z0-9_]+)""")
+_TOKEN = re.compile(r"""\s*('(?:[^']|'')*'|[A-Za-z0-9_]+)""")
 _SQL_PART = re.compile(
     r"""'(?:[^']|'')*'|"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\]|(?:--[^\n]*|/\*.*?(?:\*/|\Z)|\s+)+""", re.DOTALL
 )
@@ -284,7 +284,7 @@ def parse_tokenizer(text: str) -> str | None:
         if token is None or len(text) > 500:
             return None
         word, rest = token[1], rest[token.end() :]
-        words.append(word[1:-1].replace(word[0] * 2, word[0]) if word[0] in "'\"" else word)
+        words.append(word[1:-1].replace("''", "'") if word[0] == "'" else word)
     porters = 0
     while words and words[0].lower() == "porter":
         words.pop(0)
