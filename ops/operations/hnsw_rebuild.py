@@ -178,6 +178,7 @@ class HnswRebuild(SelectsCollections, Operation[HnswRebuildResult]):
 
     def _rebuild(self, store: PersistDir, step: StepScope, progress: Progress) -> RebuiltCollection:
         item = Rebuild.of(store, step.subject, self._changed)
+        store.id_maps.close()  # its child is not needed while the index is built, and takes memory
         if (free := store.file_system().free_bytes) < (needed := item.after.size_bytes + SPARE_BYTES):
             raise NoSpace(path=store.path, free_bytes=free, needed_bytes=needed)
         old, new = item.found.configuration, item.wanted

@@ -135,6 +135,7 @@ def build(directory: Path, source: Source, *, m: int, ef_construction: int, thre
     index.persist_dirty()
     index.close_file_handles()
     del index
+    _give_memory_back()
     _write_norms(directory, norms)
 
 
@@ -145,6 +146,15 @@ def _write_norms(directory: Path, norms: Floats) -> None:
     with IndexFiles.open(PlainDirectory(directory), collection="the new index") as files:
         in_slot_order = norms[(files.labels() - 1).astype(np.int64)]
     (directory / LENGTH).write_bytes(in_slot_order.astype("<f4").tobytes())
+
+
+def _give_memory_back() -> None:
+    """The library's many small blocks (locks, lookup tables) are free now, but still belong to this process."""
+    import ctypes
+
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc only
+    if trim is not None:
+        trim(0)
 
 
 def _write_empty(directory: Path, dimension: int, m: int, ef_construction: int) -> None:

@@ -83,6 +83,7 @@ def verify_staged(*, path: str, collection_id: str, staged: StagedIndex) -> Veri
         old = open_live_index(old_directory, store.id_maps, collection=collection.name, dimension=collection.dimension)
         stage = PlainDirectory(Path(staged.stage_directory))
         new = open_live_index(stage, store.id_maps, collection=collection.name, dimension=collection.dimension)
+        store.id_maps.close()
         levels = _check_structure(new, staged)
         if new.ids != old.ids:
             _fail(f"{len(set(old.ids) ^ set(new.ids))} ids are in one index only, or in another order")
