@@ -20,7 +20,7 @@ from chromaadmin.audit.models import GENESIS, AuditEntry
 from chromaadmin.audit.selectors import Verification, verify
 from chromaadmin.audit.services import record
 from chromaadmin.listing import Dropdown, address, dropdown
-from chromaadmin.templatetags.formats import utc
+from chromaadmin.templatetags.formats import short_hash, utc
 
 VERIFIED = "audit.verified"
 OFFERED = 60
@@ -217,10 +217,12 @@ def _place(query: QueryDict) -> dict[str, str]:
     return {name: query[name] for name in ("after", "before") if name in query}
 
 
-def sentence(entry: AuditEntry) -> str:
-    """What happened, in one line: the object, what the detail says first, the reason."""
-    detail = entry.detail
-    parts = [_what(entry, detail)]
+def sentence(entry: AuditEntry, *, of_its_run: bool = False) -> str:
+    """What happened, in one line: the object, what the detail says first, the reason.
+
+    ``of_its_run``: the line stands on the page of the run, which is not named again.
+    """
+    parts = _of_run(entry, of_its_run) if entry.object_kind == "run" else [_what(entry, entry.detail)]
     if entry.reason:
         parts.append(f"“{entry.reason}”")
     return ", ".join(part for part in parts if part)
@@ -236,8 +238,8 @@ def differences(entry: AuditEntry) -> list[Difference]:
     ]
     rows += [Difference(name=name, was=_plain(value), now="") for name, value in before.items() if name not in after]
     for name, value in detail.items():
-        if name in ("before", "after") and isinstance(value, dict):
-            continue
+        if (name in ("before", "after") and isinstance(value, dict)) or (name == "run" and entry.run_id):
+            continue  # shown as differences, and as a link
         rows += _lines(name, value)
     return rows
 
@@ -246,7 +248,8 @@ def _lines(name: str, value: object) -> list[Difference]:
     if isinstance(value, dict):
         if set(value) == {"was", "now"}:
             return [Difference(name=name, was=_plain(value["was"]), now=_plain(value["now"]) or "")]
-        return [Difference(name=f"{name} {inner}", was=None, now=_plain(one) or "—") for inner, one in value.items()]
+        known = {inner: _plain(one) for inner, one in value.items() if one not in (None, "", [], {})}
+        return [Difference(name=f"{name}, {inner}", was=None, now=text or "—") for inner, text in known.items()]
     return [Difference(name=name, was=None, now=_plain(value) or "—")]
 
 
@@ -263,15 +266,28 @@ def _plain(value: object) -> str | None:
 
 
 def _what(entry: AuditEntry, detail: dict[str, Any]) -> str:
-    if entry.object_kind == "run":
-        state, run = detail.get("state"), detail.get("run")
-        error = detail.get("error")
-        words = [entry.object_name, str(state).replace("_", " ") if state else "", f"run {run}" if run else ""]
-        return ", ".join(word for word in words if word) + (f": {error}" if isinstance(error, str) and error else "")
-    shown = [
-        f"{name} {_plain(value)}" for name, value in detail.items() if _plain(value) and not isinstance(value, dict)
-    ]
+    plain = {name: _plain(value) for name, value in detail.items() if not isinstance(value, dict)}
+    shown = [f"{name.replace('_', ' ')} {text}" for name, text in plain.items() if text]
     return ", ".join([entry.object_name, *shown[:3]]) if entry.object_name else ", ".join(shown[:4])
+
+
+def _of_run(entry: AuditEntry, of_its_run: bool) -> list[str]:
+    """The words of an entry about a run, from the keys that its detail has."""
+    detail = entry.detail
+    parts = [] if of_its_run else [f"{entry.object_name}, run {detail.get('run', '')}"]
+    if state := detail.get("state"):
+        parts.append(str(state).replace("_", " "))
+    if "step" in detail:
+        parts.append(f"step {detail['step']} of {detail.get('of', '?')}")
+    if plan := detail.get("plan"):
+        parts.append(f"plan {short_hash(plan)}")
+    if of_its_run and "pid" in detail:
+        parts.append(f"worker process {detail['pid']}")
+    if (effect := detail.get("effect_on_store")) and of_its_run:
+        parts.append(f"effect on the store: {effect}")
+    if error := detail.get("error"):
+        parts.append(str(error.get("code") if isinstance(error, dict) else error))
+    return parts
 
 
 def _sealed(entry: AuditEntry) -> bool:

@@ -16,7 +16,7 @@ def calls(operation: Operation[Any], *, path: str, instance_name: str) -> list[t
     options = _options(operation)
     return [
         ("Command line", _wrapped(["python", "-m", "ops", subject, verb, path], options)),
-        ("Audited command", _wrapped(["python", "manage.py", "run", subject, verb, instance_name], options)),
+        ("Audited command", _wrapped(["python", "manage.py", "run_operation", subject, verb, instance_name], options)),
     ]
 
 

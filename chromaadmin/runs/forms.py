@@ -77,13 +77,22 @@ class OperationForm(forms.Form):
         """The operation value, or the sentence of every field that is wrong."""
         cleaned = super().clean() or {}
         try:
-            self.operation = parse(self.operation_class, given(self.parameters, cleaned))
+            operation = parse(self.operation_class, given(self._sent(), cleaned))
+            self.operation = None if self.errors else operation
         except BadParameters as error:
             for name, sentence in error.details["fields"].items():  # type: ignore[attr-defined]
                 place = self._place_of(name)
                 if place is None or place not in self.errors:
                     self.add_error(place, sentence)
         return cleaned
+
+    def _sent(self) -> list[Parameter]:
+        """The parameters that were sent; what a page left out keeps its default, an unchecked box was sent as no."""
+        return [
+            one
+            for one in self.parameters
+            if not self.fields[one.name].widget.value_omitted_from_data(self.data, self.files, self.add_prefix(one.name))
+        ]
 
     def rows(self) -> list[Row]:
         """The fields that are always in view."""
@@ -283,6 +292,12 @@ class _OneOfMany(forms.MultipleChoiceField):
     def to_python(self, value: Any) -> list[str]:
         return [one for one in super().to_python(value) if one]
 
+    def validate(self, value: list[str]) -> None:
+        # Required only in what the form says: a collection may be named in another field as well.
+        for one in value:
+            if not self.valid_value(one):
+                raise forms.ValidationError(self.error_messages["invalid_choice"], params={"value": one})
+
 
 class _OneSelect(forms.Select):
     """A plain select whose value travels as a list."""
@@ -306,7 +321,7 @@ def _collections_field(
         return forms.MultipleChoiceField(choices=choices, widget=widget, **common)
     choices.insert(0, ("", "every collection" if all_meant else "choose a collection"))
     if parameter.many:
-        return _OneOfMany(choices=choices, widget=_OneSelect, **common)
+        return _OneOfMany(choices=choices, widget=_OneSelect, label="Collection", required=not all_meant)
     field = forms.ChoiceField(choices=choices, **common)
     field.required = parameter.required
     return field

@@ -91,6 +91,9 @@ def _of_mapping(title: str, value: Mapping[str, object], depth: int) -> tuple[Bl
     for name, item in value.items():
         if isinstance(item, Mapping) and item and depth < _DEPTH:
             inner += _of_mapping(_joined(title, label(name)), item, depth + 1)
+        elif isinstance(item, list) and len(item) == 1 and isinstance(item[0], Mapping) and depth < _DEPTH:
+            # A table of one row reads better as a list of its fields.
+            inner += _of_mapping(_joined(title, label(name)), item[0], depth + 1)
         elif isinstance(item, list) and any(isinstance(one, Mapping | list) for one in item):
             inner.append(_of_list(_joined(title, label(name)), item))
         else:

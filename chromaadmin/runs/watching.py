@@ -12,9 +12,10 @@ from django.utils.http import urlencode
 from chromaadmin.runs.calls import calls
 from chromaadmin.runs.models import EffectOnStore, MaintenanceRun, State
 from chromaadmin.templatetags import formats
+from ops.codec import to_json
 from ops.errors import OpsError
 from ops.operation import Operation
-from ops.params import parameters, parse
+from ops.params import Parameter, parameters, parse
 from ops.registry import operation_class, operation_names
 
 UNDO = "run_undo"
@@ -204,7 +205,7 @@ def report_of(run: MaintenanceRun) -> dict[str, Any]:
 
 def list_row(run: MaintenanceRun) -> dict[str, Any]:
     """One run as a line of the list."""
-    return {"run": run, "subject": subject(run), "took": took(run), "sentence": headline(run)}
+    return {"run": run, "subject": subject(run), "took": took(run), "sentence": headline(run), "counts": counts_of(run)}
 
 
 def subject(run: MaintenanceRun) -> str:
@@ -278,12 +279,25 @@ def log_rows(lines: list[Any]) -> list[LogRow]:
     ]
 
 
-def parameter_pairs(run: MaintenanceRun) -> list[tuple[str, str]]:
-    """Every parameter with the value it was asked with."""
-    labels: Mapping[str, str] = {}
+def parameters_of(run: MaintenanceRun) -> dict[str, Any]:
+    """The parameters that were given, as (label, value) pairs, and how many others stayed as by default."""
+    known: Mapping[str, Parameter] = {}
     if run.operation in operation_names():
-        labels = {one.name: one.label for one in parameters(operation_class(run.operation))}
-    return [(labels.get(name, name), _written(value)) for name, value in run.parameters.items()]
+        known = {one.name: one for one in parameters(operation_class(run.operation))}
+    pairs, rest = [], 0
+    for name, value in run.parameters.items():
+        parameter = known.get(name)
+        if parameter is not None and not parameter.required and value == to_json(parameter.default):
+            rest += 1
+        else:
+            pairs.append((parameter.label if parameter else name, _written(value)))
+    return {"pairs": pairs, "rest": rest}
+
+
+def counts_of(run: MaintenanceRun) -> dict[str, Any]:
+    """How much of how much; None where it is not known."""
+    progress = run.progress
+    return {name: progress.get(name) for name in ("done", "total")} | {"unit": progress.get("unit") or ""}
 
 
 def effect_sentence(run: MaintenanceRun) -> str:
