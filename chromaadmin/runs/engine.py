@@ -193,9 +193,13 @@ class Watch:
         """A new phase begins; the one before is done."""
         now = _now()
         self._close("done", now)
-        known = [phase for phase in self.phases if phase["key"] == key and phase["state"] == "to_come"]
-        if known:
-            phase = known[0]
+        places = [index for index, phase in enumerate(self.phases) if phase["key"] == key]
+        if places:
+            phase = self.phases[places[0]]
+            # A run of several steps goes through its phases once per step: what is shown is the present step.
+            for later in self.phases[places[0] + 1 :]:
+                later.update(state="to_come", started_at=None, finished_at=None, detail="")
+            phase["detail"] = ""
         else:
             phase = {"key": key, "label": text, "commit": False, "detail": ""}
             begun = [index for index, each in enumerate(self.phases) if each["state"] != "to_come"]
@@ -424,9 +428,10 @@ class Supervision:
         """Write heartbeat and progress while the run is ours; 0 rows means that it is not."""
         if self.watch.progress and self.child is not None:
             self.watch.progress["memory_bytes"] = self.child.memory_bytes()
-        self._update(
-            heartbeat_at=timezone.now(), progress=self.watch.progress, phases=self.watch.phases, steps=self.watch.steps
-        )
+        columns: dict[str, Any] = {"progress": self.watch.progress, "phases": self.watch.phases}
+        if self.committed:  # the list may be long and seldom changes
+            columns["steps"] = self.watch.steps
+        self._update(heartbeat_at=timezone.now(), **columns)
 
     def _update(self, **columns: Any) -> None:
         def write() -> bool:

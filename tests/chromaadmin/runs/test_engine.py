@@ -561,3 +561,38 @@ class TestProcessIdentity:
             time.sleep(0.2)
             assert not is_alive(process.pid, born), "a process that waits to be reaped is dead"
         assert birth(process.pid) == ""
+
+
+class TestWatch:
+    def test_several_steps_show_the_phases_of_the_present_one(self):
+        keys = ("check", "build", "commit")
+        declared = [
+            {"key": key, "label": key, "commit": key == "commit", "state": "to_come", "started_at": None,
+             "finished_at": None, "detail": ""}
+            for key in keys
+        ]  # fmt: skip
+        watch = engine.Watch(phases=declared)
+        for key in keys:
+            watch.phase(key, key)
+        watch.phase("build", "Building")
+        assert [(phase["key"], phase["state"]) for phase in watch.phases] == [
+            ("check", "done"), ("build", "now"), ("commit", "to_come"),
+        ]  # fmt: skip
+        watch.phase("extra", "Not declared")
+        assert [phase["key"] for phase in watch.phases] == ["check", "build", "extra", "commit"]
+        for _ in range(100):
+            for key in keys:
+                watch.phase(key, key)
+        assert len(watch.phases) == 4
+        watch.ended(well=True)
+        assert watch.phases[-1]["state"] == "done"
+
+    def test_rate_and_time_left(self):
+        watch = engine.Watch(phases=[])
+        watch.phase("build", "Building")
+        watch.advance({"done": 0, "total": 100, "unit": "vectors"})
+        assert watch.progress["rate"] is None, "unknown, not 0"
+        time.sleep(0.6)
+        watch.advance({"done": 30, "total": 100, "unit": "vectors"})
+        assert 30 < watch.progress["rate"] < 55
+        assert 1.2 < watch.progress["eta_s"] < 2.4

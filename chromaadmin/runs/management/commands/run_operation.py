@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from argparse import Namespace
-from typing import Any, NoReturn
+from typing import Any, NoReturn, get_args, get_origin
 
 from django.contrib.auth import get_user_model
 from django.contrib.auth.models import User
@@ -19,7 +19,7 @@ from chromaadmin.runs.models import Door, MaintenanceRun, State
 from chromaadmin.runs.selectors import result_of
 from chromaadmin.runs.services import request_run
 from ops.cli import add_parameters, given
-from ops.codec import to_json
+from ops.codec import from_json, to_json
 from ops.errors import ApprovalRequired, BadParameters, OpsError
 from ops.operation import Effect, Operation, title, words
 from ops.params import parse
@@ -209,12 +209,15 @@ def _account(username: str) -> User | None:
 
 
 def _exit_status(run: MaintenanceRun) -> int:
+    """The exit status of the command line contract; an operation may give its own for a result (``db check``)."""
     status = EXIT_OF_STATE[State(run.state)]
-    if status == 0:
-        cls = operation_class(run.operation)
-        own = getattr(cls, "exit_status_of_json", None)
-        return int(own(result_of(run))) if own is not None else 0
-    return status
+    operation = parse(operation_class(run.operation), run.parameters)
+    own = getattr(operation, "exit_status", None)
+    if status or own is None:
+        return status
+    bases = vars(type(operation))["__orig_bases__"]  # among them Operation[Result]
+    kind = next(get_args(base)[0] for base in bases if get_origin(base) is Operation)
+    return int(own(from_json(kind, result_of(run), "result")))
 
 
 def _duration(run: MaintenanceRun) -> float:
