@@ -50,8 +50,11 @@ class ChromaAdminSite(admin.AdminSite):
         return URLPattern(pattern.pattern, self.admin_view(pattern.callback), pattern.default_args, pattern.name)
 
     def _django_urls(self) -> list[URLPattern | URLResolver]:
-        """Django's own addresses without its index, and without a second login, logout or change of password."""
-        unwanted = {"index", "login", "logout", "password_change", "password_change_done", "view_on_site"}
+        """Django's own addresses without its lists of models, and without a second login or change of password."""
+        unwanted = {
+            "index", "app_list", "autocomplete", "view_on_site", "login", "logout", "password_change",
+            "password_change_done",
+        }  # fmt: skip
         kept = [one for one in super().get_urls() if getattr(one, "name", None) not in unwanted]
         return [
             path("login/", self.login, name="login"),

@@ -45,10 +45,9 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 def _error(request: HttpRequest, status: int, why: str = "") -> HttpResponse:
     title, sentence = _PAGES[status]
     incident = f"{secrets.token_hex(4).upper()}-{status}"
-    # Django's own record of the traceback or refusal stands just before this line, from the same thread.
-    logger.log(
-        logging.ERROR if status == 500 else logging.INFO, "incident %s: %s %s", incident, request.method, request.path
-    )
+    # Django's own record, for a 500 with the traceback, stands beside this line. A setup link is a secret.
+    place = "/setup/…" if request.path.startswith("/setup/") else request.path
+    logger.log(logging.ERROR if status == 500 else logging.INFO, "incident %s: %s %s", incident, request.method, place)
     context = {
         "status": status,
         "title": title,
