@@ -17,7 +17,9 @@ def main(arguments: list[str]) -> int:
         serve(int(arguments[2]))
     from ops import internal
 
-    return {"run": internal.run, "reader": internal.reader, "call": internal.call}[arguments[1]]()
+    if arguments[1] == "run":
+        internal.run()
+    return {"reader": internal.reader, "call": internal.call}[arguments[1]]()
 
 
 if __name__ == "__main__":

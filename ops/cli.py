@@ -118,6 +118,8 @@ class Door:
         return 0
 
     def _ended(self, operation: Operation[object], ended: Ended) -> int:
+        if getattr(operation, "privacy", False):
+            self.path = None  # asked not to be told, so not in the frame around the result either
         exit_status = getattr(operation, "exit_status", lambda _result: 0)(ended.result) or ended.exit_status
         if self.json:
             self._print_json(

@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from typing import cast
+from typing import NoReturn, cast
 
 from ops.child import CALLABLE_MODULES
 from ops.codec import DecodeError, Json, from_json, hints, to_json
@@ -29,7 +29,7 @@ READER_DATA_BYTES = 1 << 30  # private memory of a reader; mapped index files do
 GATE_ANSWER_S = 30.0
 
 
-def run() -> int:
+def run() -> NoReturn:
     """One run for a supervisor: the request is the first line of standard input, events are lines of standard output.
 
     Ends at once when standard input ends, because then nobody supervises it any more; recovery takes it from there.
@@ -57,7 +57,7 @@ def run() -> int:
         )
     except OpsError as error:  # the request itself
         _say({"status": "refused", "effect_on_store": "none", "error": Failure.of(error).to_json()}, kind="end")
-        return error.outcome.exit_status
+        _leave(error.outcome.exit_status)
     _say(
         {
             "status": ended.status,
@@ -70,7 +70,13 @@ def run() -> int:
         },
         kind="end",
     )
-    return ended.exit_status
+    _leave(ended.exit_status)
+
+
+def _leave(exit_status: int) -> NoReturn:
+    """Everything is said and closed; the thread that still waits on standard input must not hold up the interpreter."""
+    sys.stderr.flush()
+    os._exit(exit_status)
 
 
 def reader() -> int:

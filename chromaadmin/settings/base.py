@@ -130,7 +130,8 @@ Q_CLUSTER: dict[str, Any] = {
     "catch_up": False,
     # A Schedule row names any function: whoever could write one would run code. Our schedules are our own tables.
     "scheduler": False,
-    "save_limit": 500,
+    # Nothing is kept of a task: Run is the record, and a Task row is a pickle that nobody shall read.
+    "save_limit": -1,
     "recycle": 50,
     "poll": 1,
     "guard_cycle": 1,
