@@ -137,7 +137,7 @@ def figures_of(run: MaintenanceRun, now: datetime | None = None) -> list[dict[st
     rate, memory = progress.get("rate"), progress.get("memory_bytes")
     beat = None if run.heartbeat_at is None else max(0, round((now - run.heartbeat_at).total_seconds()))
     figure, unit = formats.bytes_pair(memory)
-    figures = [
+    figures: list[dict[str, Any]] = [
         {
             "label": "Rate", "value": None if rate is None else formats.grouped(_rounded(rate)),
             "unit": f"{progress.get('unit') or ''}/s".strip(), "context": "in this phase",
