@@ -151,7 +151,7 @@ class Asking:
             "form": self.form,
             "effect": effect,
             "title": title(self.operation_class),
-            "explanation": explanation(self.operation_class),
+            "explanation": [" ".join(part.split()) for part in explanation(self.operation_class).split("\n\n") if part],
             "words": " ".join(words(self.operation_class)),
             "reads_only": effect.value == "read",
             "destroys": effect.value == "destructive",

@@ -335,6 +335,7 @@ class TestUndo:
         undo = page.context["undo"]
         assert undo.url == f"{form_address(instance, 'run_undo')}?run_id={rebuilt.pk}"
         assert undo.path
+        assert undo.until > rebuilt.finished_at
         assert "Verified by a process other than the one that wrote it." in page.content.decode()
         form = admin_client.get(undo.url).context["form"]
         assert form["run_id"].value() == str(rebuilt.pk)
