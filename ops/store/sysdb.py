@@ -351,13 +351,13 @@ def _collections(store: PersistDir, rows: list[tuple[object, ...]]) -> tuple[Col
         found.append(
             Collection(
                 id=identifier,
-                name=_checked_text(name, where.format("name"), problems),
+                name=_checked_text(name, where.replace("{}", "name", 1), problems),
                 tenant=_text(tenant) if has_databases else "default_tenant",
                 database=_text(database) if has_databases else "default_database",
                 database_id=_text(database_id),
-                dimension=_dimension(dimension, where.format("dimension"), problems),
-                config_json_str=_configuration(config, config_type, where.format("config_json_str"), problems),
-                schema_str=_configuration(schema, schema_type, where.format("schema_str"), problems),
+                dimension=_dimension(dimension, where.replace("{}", "dimension", 1), problems),
+                config_json_str=_configuration(config, config_type, where.replace("{}", "config_json_str", 1), problems),
+                schema_str=_configuration(schema, schema_type, where.replace("{}", "schema_str", 1), problems),
                 metadata=metadata,
                 segments=segments_of,
                 problems=tuple(problems),
