@@ -18,6 +18,7 @@ COLUMNS_SHOWN = 3
 COLUMNS_BESIDE_PANEL = 1
 MOST_COLUMNS = 12
 _CELL_CHARS = 120
+_SHORT_ID_CHARS = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,11 @@ class RecordLine:
     url: str
     selected: bool
     cells: tuple[Cell, ...]
+
+    @property
+    def short(self) -> bool:
+        """Whether the id fits on one line."""
+        return len(self.row.shown) <= _SHORT_ID_CHARS
 
 
 @dataclass(frozen=True, kw_only=True)
