@@ -356,7 +356,9 @@ def _collections(store: PersistDir, rows: list[tuple[object, ...]]) -> tuple[Col
                 database=_text(database) if has_databases else "default_database",
                 database_id=_text(database_id),
                 dimension=_dimension(dimension, f"collections.dimension of {shown}", problems),
-                config_json_str=_configuration(config, config_type, f"collections.config_json_str of {shown}", problems),
+                config_json_str=_configuration(
+                    config, config_type, f"collections.config_json_str of {shown}", problems
+                ),
                 schema_str=_configuration(schema, schema_type, f"collections.schema_str of {shown}", problems),
                 metadata=metadata,
                 segments=segments_of,
