@@ -185,8 +185,9 @@ def test_on_a_terminal_it_asks_first(small, typed, status):
 def test_sigterm_while_building_leaves_the_old_state_and_no_stray_file(make_store):
     store = make_store(BIG)
     before = {name: entry[-1] for name, entry in stores.manifest(store).items()}
+    slow = ["-c", "big", "--ef-construction", "800", "-y", "--json"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "hnsw", "rebuild", str(store), "-c", "big", "--ef-construction", "800", "-y", "--json"],
+        [sys.executable, "-m", "ops", "hnsw", "rebuild", str(store), *slow],
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + 30
