@@ -111,7 +111,9 @@ def test_finding_by_the_beginning_of_an_id(small: tuple[Client, Instance, dict[s
     assert "No id begins so." in client.get(f"{address}?id=nothing-begins-so").content.decode()
 
 
-@pytest.mark.parametrize("query", ["after=x", "before=%00", "record=zz", "after=" + "A" * 5000, "id=%ff%fe", "columns="])
+@pytest.mark.parametrize(
+    "query", ["after=x", "before=%00", "record=zz", "after=" + "A" * 5000, "id=%ff%fe", "columns="]
+)
 def test_a_nonsense_address_is_told_and_no_error(small: tuple[Client, Instance, dict[str, str]], query: str) -> None:
     client, instance, collections = small
     assert client.get(f"{collection_url(instance, collections['alpha'])}?{query}").status_code == 200
@@ -154,8 +156,15 @@ def spoil(path: Path, payload: str) -> None:
     with connection:
         connection.execute("UPDATE collections SET name = ?1 || substr(id, 1, 4)", (payload,))
         connection.execute("UPDATE embedding_metadata SET string_value = ?1 WHERE key = 'chroma:document'", (payload,))
-        connection.execute("INSERT OR IGNORE INTO embedding_metadata (id, key, string_value) SELECT id, ?1, ?1 FROM embeddings", (payload,))
-        connection.execute("INSERT OR IGNORE INTO collection_metadata (collection_id, key, str_value) SELECT id, ?1, ?1 FROM collections", (payload,))
+        connection.execute(
+            "INSERT OR IGNORE INTO embedding_metadata (id, key, string_value) SELECT id, ?1, ?1 FROM embeddings",
+            (payload,),
+        )
+        connection.execute(
+            "INSERT OR IGNORE INTO collection_metadata (collection_id, key, str_value)"
+            " SELECT id, ?1, ?1 FROM collections",
+            (payload,),
+        )
         connection.execute("UPDATE embeddings SET embedding_id = ?1 || id", (payload,))
         connection.execute("UPDATE databases SET name = ?1 || name", (payload,))
     connection.close()
@@ -172,7 +181,10 @@ def test_hostile_texts_are_shown_and_never_done(payload: str, admin: Client, mak
     key = admin.get(collection).context["table"].lines[0].row.key
     addresses = ["/", reverse("admin:instances"), f"{reverse('admin:search')}?q={quote(payload)}", collection]
     addresses += [f"{own}?tab={tab}" for tab in ("overview", "collections", "tenants", "runs", "settings")]
-    addresses += [f"{collection}?{query}" for query in (f"record={key}", "tab=metadata", "tab=configuration", f"id={quote(payload)}")]
+    addresses += [
+        f"{collection}?{query}"
+        for query in (f"record={key}", "tab=metadata", "tab=configuration", f"id={quote(payload)}")
+    ]
     addresses.append(collection_url(instance, cid, "segment"))
     for address in addresses:
         response = admin.get(address)
@@ -214,7 +226,9 @@ def test_the_vector_segment_of_a_worn_index_offers_the_rebuild(admin: Client, tm
     assert all(word in text for word in ("max_neighbors", "ef_search", "data_level0.bin", "index_metadata.pickle"))
 
 
-def test_a_collection_that_is_gone_is_404_and_of_a_foreign_instance_too(small: tuple[Client, Instance, dict[str, str]]) -> None:
+def test_a_collection_that_is_gone_is_404_and_of_a_foreign_instance_too(
+    small: tuple[Client, Instance, dict[str, str]],
+) -> None:
     client, instance, collections = small
     assert client.get(collection_url(instance, "00000000-0000-0000-0000-000000000000")).status_code == 404
     other = Client()
@@ -237,11 +251,18 @@ def test_an_auditor_sees_figures_and_no_record(small: tuple[Client, Instance, di
 def test_runs_that_mean_the_collection(small: tuple[Client, Instance, dict[str, str]]) -> None:
     client, instance, collections = small
     for number, parameters in enumerate(
-        ({"collection_id": [collections["alpha"]], "collection": []}, {"collection": ["beta"]}, {"collection": []}, {"run": "x"}), 1
+        (
+            {"collection_id": [collections["alpha"]], "collection": []},
+            {"collection": ["beta"]},
+            {"collection": []},
+            {"run": "x"},
+        ),
+        1,
     ):
         MaintenanceRun.objects.create(
             number=number, operation="hnsw_rebuild", effect="write", parameters=parameters, instance=instance,
-            instance_name=instance.name, instance_path=instance.path, requested_by_name="x", seal="", queue=instance.queue,
+            instance_name=instance.name, instance_path=instance.path, requested_by_name="x", seal="",
+            queue=instance.queue,
             state="succeeded", requested_at=timezone.now(),
         )  # fmt: skip
     response = client.get(f"{collection_url(instance, collections['alpha'])}?tab=runs")
