@@ -82,8 +82,15 @@ class Panel:
 
     @property
     def vector_context(self) -> str:
-        """The shape of the vector."""
-        return f"{self.record.dimension:,} × float32" if self.record.dimension is not None else ""
+        """The shape of the vector, and its norm where it was read."""
+        shape = f"{self.record.dimension:,} × float32" if self.record.dimension is not None else ""
+        return f"{shape}, norm {self.record.norm:.4f}" if self.record.norm is not None else shape
+
+    @property
+    def vector_head(self) -> str:
+        """The first components as text; empty where they were not read."""
+        shown = " ".join(f"{component:.4f}".replace("-", "−") for component in self.record.vector_head)
+        return f"{shown} …" if len(self.record.vector_head) < (self.record.dimension or 0) else shown
 
 
 @dataclass(frozen=True, kw_only=True)

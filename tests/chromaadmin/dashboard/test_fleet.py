@@ -38,7 +38,9 @@ def make(name: str, *, tags: tuple[str, ...] = (), minutes: int = 3, history: in
         figures.setdefault("size_bytes", 1000)
         grown = {**figures, "size_bytes": int(figures["size_bytes"]) - 10 * day}  # type: ignore[call-overload]
         one.sample = Sample.objects.create(
-            instance=one, at=now - timedelta(days=day, minutes=minutes), **({"release": "1.5"} | grown)
+            instance=one,
+            at=now - timedelta(days=day, minutes=minutes),
+            **({"release": "1.5", "judged": grown.get("collections", 0)} | grown),
         )
     one.save()
     return one
