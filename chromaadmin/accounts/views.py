@@ -40,8 +40,8 @@ def setup(request: HttpRequest, token: str) -> HttpResponseBase:
         else:
             messages.success(request, f"The administrator {username} was made. Sign in with that name.")
             return redirect(settings.LOGIN_URL)
-    # The address is a secret. The site's policy, same-origin, tells it to nobody else; a stricter one would make browsers
-    # send the form with "Origin: null", which is refused.
+    # The address is a secret. The site's policy, same-origin, tells it to nobody else; a stricter one would make
+    # browsers send the form with "Origin: null", which is refused.
     return TemplateResponse(request, "setup/first_administrator.html", {"form": form})
 
 

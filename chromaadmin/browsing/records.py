@@ -19,8 +19,6 @@ COLUMNS_BESIDE_PANEL = 1
 MOST_COLUMNS = 12
 _CELL_CHARS = 120
 _SHORT_ID_CHARS = 36
-
-
 _SHOWN_COMPONENTS = 4  # what the width of the panel takes
 
 
