@@ -36,15 +36,20 @@ def command(*arguments: str) -> list[str]:
     return [sys.executable, "-m", "ops", "internal", *arguments]
 
 
-def environment() -> dict[str, str]:
-    """What a child needs of the environment, and nothing else."""
+def environment(sqlite_tmpdir: str = "") -> dict[str, str]:
+    """What a child needs of the environment, and nothing else.
+
+    A child that writes keeps SQLite's temporary files in the staging root of its store; SQLite asks the environment
+    only once, when the process starts, and takes its usual place when there is no such directory.
+    """
     kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-    return kept | {
+    fixed = {
         "PYTHONPATH": str(_ROOT),
         "PYTHONDONTWRITEBYTECODE": "1",
         "PYTHONUTF8": "1",
         "OPENBLAS_NUM_THREADS": "1",  # else numpy reserves memory for a thread per core in every child
     }
+    return kept | fixed | ({"SQLITE_TMPDIR": sqlite_tmpdir} if sqlite_tmpdir else {})
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ops.codec import Json, to_json
@@ -13,6 +14,7 @@ from ops.errors import (
     BoundsExceeded,
     IdentityChanged,
     IoFailed,
+    NeedsRecovery,
     OpsError,
     Outcome,
     PartlyDone,
@@ -164,14 +166,24 @@ class _Execution:
             if self.operation.writes:
                 self._write(store)
             else:
-                self.progress.phase("read", "Reading")
-                with shared_lock(store):
-                    self.result = self.operation.run(store, None, self.progress)
+                self._read(store)
+
+    def _read(self, store: PersistDir) -> None:
+        self.progress.phase("read", "Reading")
+        with shared_lock(store) as lock_was_made:
+            self.result = self.operation.run(store, None, self.progress)
+            again = lock_was_made()
+        if again:  # a writing run began where there was no lock to share: read once more, with it
+            store.close_database()
+            with shared_lock(store):
+                self.result = self.operation.run(store, None, self.progress)
 
     def _write(self, store: PersistDir) -> None:
         if self.approved is None and not self.allow_unplanned:
             raise ApprovalRequired(operation=self.operation.name)
-        store.require_writable(self.operation.name)
+        with suppress(NeedsRecovery):  # the writer rolls back what is ours, and refuses what is not
+            store.require_writable(self.operation.name)
+        store.close_database()
         with Writer.open(
             store,
             run_id=self.run_id,

@@ -16,6 +16,7 @@ from typing import IO, Any
 import psutil
 
 from ops import child as ops_child
+from ops.store.persist_dir import STAGING_ROOT
 
 MAX_LINE_BYTES = 16 * 1024 * 1024 + 4096
 MAX_STDERR_LINE = 4000
@@ -45,7 +46,7 @@ class Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env=ops_child.environment(),
+            env=ops_child.environment(sqlite_tmpdir=os.path.join(request["path"], STAGING_ROOT)),
             start_new_session=True,
             bufsize=0,
         )
