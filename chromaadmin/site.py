@@ -11,6 +11,7 @@ from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect, resolve_url
 from django.urls import URLPattern, URLResolver, path, reverse
 from django.utils import timezone
+from django_htmx.http import HttpResponseClientRedirect
 
 from chromaadmin.templatetags.formats import distance
 
@@ -68,6 +69,10 @@ class ChromaAdminSite(admin.AdminSite):
         if request.user.is_authenticated and not self.has_permission(request):
             raise PermissionDenied("This account has no access to the console.")
         target = request.GET.get("next", "") or resolve_url("admin:index")
+        if htmx := getattr(request, "htmx", None):
+            # It would follow a redirect and put the login page into the part of the page that asked.
+            answer = redirect_to_login(htmx.current_url_abs_path or target, reverse(settings.LOGIN_URL))
+            return HttpResponseClientRedirect(answer.url)
         return redirect_to_login(target, reverse(settings.LOGIN_URL))
 
     def logout(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:  # type: ignore[override]

@@ -25,6 +25,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 CALLABLE_MODULES = ("ops.reads", "ops.sampling", "ops.store.recovery", "ops.store.verify", "ops.store.verify_undo")
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
+VERIFY_WITHIN_S = 24 * 3600.0
+_INTERRUPT_S = 0.25
 _ROOT = Path(__file__).resolve().parent.parent
 _KEPT = ("PATH", "LANG", "LC_ALL", "TZ", "HOME", "TMPDIR", "COVERAGE_PROCESS_START", "CHROMAADMIN_LIFELINE_FD")
 
@@ -60,31 +62,51 @@ def how_it_ended(returncode: int) -> str:
     return f"exit status {returncode}"
 
 
-def call(function: Callable[P, R], /, timeout_s: float = 3600.0, *args: P.args, **kwargs: P.kwargs) -> R:
+def _never() -> None:
+    """Nobody interrupts."""
+
+
+def call(
+    function: Callable[P, R],
+    timeout_s: float = 3600.0,
+    interrupt: Callable[[], None] = _never,
+    /,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R:
     """Run ``function`` of one of ``CALLABLE_MODULES`` in a fresh child and return what it returns.
 
     Only keyword arguments with a JSON form can travel. An ``OpsError`` of the child is raised here with its code; a
-    child that dies raises ``ChildDied`` with its signal.
+    child that dies raises ``ChildDied`` with its signal. ``interrupt`` is asked a few times a second: when it raises,
+    the child is killed and the exception goes on.
     """
     if args:
         raise TypeError("only keyword arguments can travel to a child")
-    request = {"function": name_of(function), "arguments": to_json(kwargs)}
+    request = json.dumps({"function": name_of(function), "arguments": to_json(kwargs)}).encode()
+    process = subprocess.Popen(
+        command("call"), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment()
+    )
+    end = time.monotonic() + timeout_s
+    given: bytes | None = request
     try:
-        done = subprocess.run(
-            command("call"),
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            env=environment(),
-            timeout=timeout_s,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise DeadlineExceeded(seconds=timeout_s) from None
-    if not done.stdout:
+        while True:
+            try:
+                stdout, stderr = process.communicate(given, timeout=_INTERRUPT_S)
+                break
+            except subprocess.TimeoutExpired:
+                given = None  # communicate() keeps what it has not sent yet
+            interrupt()
+            if time.monotonic() > end:
+                raise DeadlineExceeded(seconds=timeout_s)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+    if not stdout:
         raise ChildDied(
-            doing=function.__name__.replace("_", " "), how=how_it_ended(done.returncode), log=_tail(done.stderr)
+            doing=function.__name__.replace("_", " "), how=how_it_ended(process.returncode), log=_tail(stderr)
         )
-    return answered(function, json.loads(done.stdout))
+    return answered(function, json.loads(stdout))
 
 
 def answered(function: Callable[..., R], answer: Mapping[str, object]) -> R:

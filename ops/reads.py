@@ -10,9 +10,11 @@ is only shown (``shown``, ``document``, sentences). A ``cursor`` or ``key`` is o
 
 from __future__ import annotations
 
+import math
 import os
 import pwd
 import stat
+import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,6 +44,7 @@ LARGEST_ID_MAP_OF_A_LIST_BYTES = 4 << 20
 LARGEST_SLOT_PASS_BYTES = 256 << 20
 LARGEST_ID_MAP_OF_A_RECORD_BYTES = 8 << 20
 WAL_ENTRIES_OF_A_RECORD = 50
+VECTOR_HEAD = 8
 _NAME_CHARS = 512
 _TEXT_CHARS = 1 << 16
 T = TypeVar("T")
@@ -92,29 +95,15 @@ class Overview:
 
 def overview(store: PersistDir) -> Overview:
     """The whole store in one look."""
-    schema = store.schema
     rows = sysdb.counts(store)
     usage = store.disk_usage()
     orphans = store.orphan_directories(sysdb.segment_ids(store), MOST_ORPHANS + 1)
     highest = _highest_watermark(store)
-    newest = embeddings_queue.newest_seq(store) if schema.has("embeddings_queue") else None
+    newest = _newest_seq(store)
     purge = embeddings_queue.automatically_purge(store)
     free_pages = _pragma(store, "PRAGMA freelist_count") * _pragma(store, "PRAGMA page_size")
     records = _unless_late(lambda: _all_records(store))
     waiting = _unless_late(lambda: embeddings_queue.totals(store))
-    problems = [
-        Verdict(code="SCHEMA_HOSTILE", sentence=f"The database holds {visible(text)}, which no Chroma release makes.")
-        for text in schema.foreign_objects[:20]
-    ]
-    problems += [
-        Verdict(code="SCHEMA_UNKNOWN", sentence=f"{text[:1].upper()}{text[1:]}.") for text in schema.differences[:20]
-    ]
-    if highest is not None and highest > (newest or 0):
-        sentence = (
-            f"A watermark is {highest} and the newest WAL entry is {newest or 'missing'}: "
-            "Chroma will silently discard new writes until the numbers have caught up."
-        )
-        problems.append(Verdict(code="WAL_UNSAFE", sentence=sentence))
     return Overview(
         path=str(store.path),
         release=_release(store),
@@ -136,8 +125,27 @@ def overview(store: PersistDir) -> Overview:
         highest_watermark=highest,
         orphans=orphans[:MOST_ORPHANS],
         more_orphans=len(orphans) > MOST_ORPHANS,
-        problems=tuple(problems),
+        problems=problems(store),
     )
+
+
+def problems(store: PersistDir) -> tuple[Verdict, ...]:
+    """What is wrong with the store as a whole: foreign objects, differing tables, a watermark ahead of the WAL."""
+    schema, highest, newest = store.schema, _highest_watermark(store), _newest_seq(store)
+    found = [
+        Verdict(code="SCHEMA_HOSTILE", sentence=f"The database holds {visible(text)}, which no Chroma release makes.")
+        for text in schema.foreign_objects[:20]
+    ]
+    found += [
+        Verdict(code="SCHEMA_UNKNOWN", sentence=f"{text[:1].upper()}{text[1:]}.") for text in schema.differences[:20]
+    ]
+    if highest is not None and highest > (newest or 0):
+        sentence = (
+            f"A watermark is {highest} and the newest WAL entry is {newest or 'missing'}: "
+            "Chroma will silently discard new writes until the numbers have caught up."
+        )
+        found.append(Verdict(code="WAL_UNSAFE", sentence=sentence))
+    return tuple(found)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -507,6 +515,8 @@ class RecordPageOf:
 
     ``label`` is its label in the id map; ``label_known`` is False when the map is too large for a page or damaged.
     ``where`` is "indexed", "in WAL", "missing" (neither the index nor the WAL has its vector) or "unknown".
+    ``vector_head`` are the first components as Chroma returns them, empty where they were not read; ``norm`` is that of
+    the whole vector, None where only the WAL has it.
     """
 
     row: RecordRow
@@ -517,6 +527,8 @@ class RecordPageOf:
     dimension: int | None
     label: int | None
     label_known: bool
+    vector_head: tuple[float, ...]
+    norm: float | None
     where: str
     wal: tuple[RecordEntry, ...]
     problems: tuple[Verdict, ...]
@@ -535,6 +547,9 @@ def record(store: PersistDir, *, collection_id: str, record_id: str = "", key: s
     wal = _unless_late(lambda: embeddings_queue.of_record(store, found.id, whole.id, WAL_ENTRIES_OF_A_RECORD)) or ()
     in_wal = any(entry.vector_bytes and (watermark is None or entry.seq_id > watermark) for entry in wal)
     where = "in WAL" if in_wal else "unknown" if not known else "indexed" if label is not None else "missing"
+    head, norm = _head_in_wal(wal), None
+    if not in_wal and label is not None:
+        head, norm = _head_in_index(store, found, label, problems)
     return RecordPageOf(
         row=_record_row(whole, watermark, lines=True),
         collection_id=found.id,
@@ -544,6 +559,8 @@ def record(store: PersistDir, *, collection_id: str, record_id: str = "", key: s
         dimension=found.dimension,
         label=label,
         label_known=known,
+        vector_head=head,
+        norm=norm,
         where=where,
         wal=tuple(
             RecordEntry(
@@ -766,6 +783,10 @@ def _records_of(store: PersistDir, found: Collection) -> int | None:
     return metadb.count_records(store, owned[0].id) if len(owned) == 1 else None
 
 
+def _newest_seq(store: PersistDir) -> int | None:
+    return embeddings_queue.newest_seq(store) if store.schema.has("embeddings_queue") else None
+
+
 def _highest_watermark(store: PersistDir) -> int | None:
     if not store.schema.has("max_seq_id"):
         return None
@@ -899,6 +920,35 @@ def _label(store: PersistDir, found: Collection, record_id: str) -> tuple[int | 
         if identifier == record_id or identifier.encode("utf-8", "surrogatepass") == wanted:
             return label, True, []
     return None, True, []
+
+
+def _head_in_wal(wal: tuple[embeddings_queue.EntryOfRecord, ...]) -> tuple[float, ...]:
+    head = next((entry.vector_head for entry in reversed(wal) if entry.vector_head), b"")
+    return struct.unpack(f"<{len(head) // 4}f", head[: len(head) // 4 * 4])
+
+
+def _head_in_index(
+    store: PersistDir, found: Collection, label: int, problems: list[Verdict]
+) -> tuple[tuple[float, ...], float | None]:
+    """The first components of the vector with ``label``, and its norm; of cosine the unit vector times its norm."""
+    segment = sysdb.vector_segment(store, found)
+    directory = store.segment_directory(segment.id)
+    if directory is None:
+        return (), None
+    try:
+        with hnsw.IndexFiles.open(directory, collection=visible(found.name), dimension=found.dimension) as files:
+            if files.header.elements * files.header.slot_bytes > LARGEST_SLOT_PASS_BYTES:
+                return (), None
+            stored = files.vector_of(label)
+            if stored is None:
+                return (), None
+            vector, length = stored
+            if effective(store, found, files.header).configuration.space == "cosine":
+                vector = [component * length for component in vector]
+            return tuple(vector[:VECTOR_HEAD]), math.hypot(*vector)
+    except OpsError as error:
+        problems.append(Verdict.of(error))
+    return (), None
 
 
 def _slot_map(

@@ -11,30 +11,20 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ops import quantities
 from ops.operation import Report
 from ops.plan import Plan
 from ops.progress import Event
+from ops.store.text import visible
 
-_BYTES = ("B", "kB", "MB", "GB", "TB", "PB")
 _MAX_COLUMNS = 9
 _UNFOLDED = 10_000
+_LONGEST = 100_000
 
 
-def in_bytes(size: float | None) -> str:
+def in_bytes(size_bytes: int | None) -> str:
     """``4_490_000_000`` as ``4.49 GB``; unknown is a dash."""
-    if size is None:
-        return "—"
-    size = float(size)
-    for unit in _BYTES:
-        if abs(size) < 1000 or unit == _BYTES[-1]:
-            break
-        size /= 1000
-    return f"{size:.0f} {unit}" if unit == "B" else f"{size:.2f} {unit}"
-
-
-def visible(text: str) -> str:
-    """Text from a store with control, direction and broken characters shown as escapes, so that none acts."""
-    return "".join(char if char.isprintable() else _escape(char) for char in text)
+    return "—" if size_bytes is None else quantities.in_bytes(size_bytes)
 
 
 def plan(plan: Plan, out: Any) -> None:
@@ -101,15 +91,11 @@ class Live:
         elif event.kind == "progress":
             self._progress.update(self._task, completed=event.done, total=event.total, description=escape(event.text))
         elif event.kind == "log":
-            self._progress.console.print(escape(visible(event.text)))
+            self._progress.console.print(_safe(event.text))
 
     def close(self) -> None:
         """Take the bar away."""
         self._progress.stop()
-
-
-def _escape(char: str) -> str:
-    return f"\\u{ord(char):04x}" if ord(char) > 0xFF else f"\\x{ord(char):02x}"
 
 
 def _console(out: Any) -> Console:
@@ -173,4 +159,4 @@ def _cell(name: str, value: object) -> str:
 
 
 def _safe(text: str) -> str:
-    return escape(visible(text))
+    return escape(visible(text, limit=_LONGEST))

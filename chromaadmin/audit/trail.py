@@ -24,6 +24,7 @@ from chromaadmin.templatetags.formats import short_hash, utc
 
 VERIFIED = "audit.verified"
 OFFERED = 60
+_LONG = 60  # what is longer stands in the detail of the entry
 DAYS = (("1", "24 hours"), ("7", "7 days"), ("30", "30 days"), ("365", "365 days"))
 
 User = AbstractBaseUser | AnonymousUser
@@ -117,8 +118,8 @@ def dropdowns(entries: QuerySet[AuditEntry], query: QueryDict) -> tuple[Dropdown
 def instance_names(entries: QuerySet[AuditEntry]) -> list[tuple[str, str]]:
     """Id and last known name of every instance the entries tell of."""
     newest = entries.filter(object_kind="instance").exclude(instance_id="").order_by().values("instance_id")
-    newest = newest.annotate(last=Max("seq")).values("last")
-    named = AuditEntry.objects.filter(seq__in=newest).order_by("object_name").values_list("instance_id", "object_name")
+    last = newest.annotate(last=Max("seq")).values("last")
+    named = AuditEntry.objects.filter(seq__in=last).order_by("object_name").values_list("instance_id", "object_name")
     return list(named[:OFFERED])
 
 
@@ -214,7 +215,7 @@ def rows(shown: list[AuditEntry], readable: QuerySet[AuditEntry], query: QueryDi
 
 def _place(query: QueryDict) -> dict[str, str]:
     """The page of the list on which an entry is opened."""
-    return {name: query[name] for name in ("after", "before") if name in query}
+    return {name: str(query[name]) for name in ("after", "before") if name in query}
 
 
 def sentence(entry: AuditEntry, *, of_its_run: bool = False) -> str:
@@ -248,8 +249,8 @@ def _lines(name: str, value: object) -> list[Difference]:
     if isinstance(value, dict):
         if set(value) == {"was", "now"}:
             return [Difference(name=name, was=_plain(value["was"]), now=_plain(value["now"]) or "")]
-        known = {inner: _plain(one) for inner, one in value.items() if one not in (None, "", [], {})}
-        return [Difference(name=f"{name}, {inner}", was=None, now=text or "—") for inner, text in known.items()]
+        given = {inner: _plain(one) for inner, one in value.items() if one not in (None, "", [], {})}
+        return [Difference(name=f"{name}, {inner}", was=None, now=text or "—") for inner, text in given.items()]
     return [Difference(name=name, was=None, now=_plain(value) or "—")]
 
 
@@ -266,8 +267,8 @@ def _plain(value: object) -> str | None:
 
 
 def _what(entry: AuditEntry, detail: dict[str, Any]) -> str:
-    plain = {name: _plain(value) for name, value in detail.items() if not isinstance(value, dict)}
-    shown = [f"{name.replace('_', ' ')} {text}" for name, text in plain.items() if text]
+    plain = {name: _plain(value) or "" for name, value in detail.items() if not isinstance(value, dict)}
+    shown = [f"{name.replace('_', ' ')} {text}" for name, text in plain.items() if text and len(text) < _LONG]
     return ", ".join([entry.object_name, *shown[:3]]) if entry.object_name else ", ".join(shown[:4])
 
 

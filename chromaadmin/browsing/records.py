@@ -18,6 +18,7 @@ COLUMNS_SHOWN = 3
 COLUMNS_BESIDE_PANEL = 1
 MOST_COLUMNS = 12
 _CELL_CHARS = 120
+_SHORT_ID_CHARS = 36
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,11 @@ class RecordLine:
     url: str
     selected: bool
     cells: tuple[Cell, ...]
+
+    @property
+    def short(self) -> bool:
+        """Whether the id fits on one line."""
+        return len(self.row.shown) <= _SHORT_ID_CHARS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +82,15 @@ class Panel:
 
     @property
     def vector_context(self) -> str:
-        """The shape of the vector."""
-        return f"{self.record.dimension:,} × float32" if self.record.dimension is not None else ""
+        """The shape of the vector, and its norm where it was read."""
+        shape = f"{self.record.dimension:,} × float32" if self.record.dimension is not None else ""
+        return f"{shape}, norm {self.record.norm:.4f}" if self.record.norm is not None else shape
+
+    @property
+    def vector_head(self) -> str:
+        """The first components as text; empty where they were not read."""
+        shown = " ".join(f"{component:.4f}".replace("-", "−") for component in self.record.vector_head)
+        return f"{shown} …" if len(self.record.vector_head) < (self.record.dimension or 0) else shown
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,19 +9,6 @@ from django.utils import timezone
 
 logger = logging.getLogger("chromaadmin.errors")
 
-_PAGES = {
-    400: (
-        "The request can not be read. No store was touched.",
-        "The address or the form does not hold what was expected.",
-    ),
-    403: ("This is not allowed for you. No store was touched.", "An administrator can give you a role that opens it."),
-    404: ("There is no such page here.", "It may have been moved or removed, or you may not have the right to see it."),
-    500: (
-        "This page failed. No store was touched.",
-        "Pages only read. Runs go on in their own processes; the one you may have started is safe.",
-    ),
-}
-
 
 def bad_request(request: HttpRequest, exception: Exception) -> HttpResponseBase:
     return _error(request, 400)
@@ -43,17 +30,9 @@ def server_error(request: HttpRequest) -> HttpResponseBase:
 
 
 def _error(request: HttpRequest, status: int, why: str = "") -> HttpResponse:
-    title, sentence = _PAGES[status]
     incident = f"{secrets.token_hex(4).upper()}-{status}"
     # Django's own record, for a 500 with the traceback, stands beside this line. A setup link is a secret.
     place = "/setup/…" if request.path.startswith("/setup/") else request.path
     logger.log(logging.ERROR if status == 500 else logging.INFO, "incident %s: %s %s", incident, request.method, place)
-    context = {
-        "status": status,
-        "title": title,
-        "sentence": why or sentence,
-        "incident": incident,
-        "at": timezone.now(),
-        "path": request.path[:300],
-    }
-    return render(request, "dashboard/error.html", context, status=status)
+    context = {"incident": incident, "when": timezone.now(), "exception": why}
+    return render(request, f"{status}.html", context, status=status)

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlencode
 
 DATABASE = "chroma.sqlite3"
 OWN = ".chromaadmin"
@@ -21,6 +22,14 @@ class FoundStore:
 
     path: str
     registered_as: str = ""
+
+    @property
+    def address(self) -> str:
+        """The query that probes it; empty for a path that is no text, which no form can send."""
+        try:
+            return f"?{urlencode({'path': self.path})}"
+        except UnicodeEncodeError:
+            return ""
 
 
 @dataclass(frozen=True, kw_only=True)

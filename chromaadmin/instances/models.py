@@ -116,7 +116,8 @@ class Instance(models.Model):
 class Sample(models.Model):
     """What was read of an instance at one time: pages and charts show these, they never read a store for a list.
 
-    A figure that could not be told is NULL, never 0. Bytes are plain numbers.
+    A figure that could not be told is NULL, never 0. Bytes are plain numbers. ``problems`` is a list of ``{"code",
+    "sentence", "hint"}``; ``judged`` is how many collections' indexes were looked at for it.
     """
 
     instance = models.ForeignKey(Instance, on_delete=models.CASCADE, related_name="samples")
@@ -133,6 +134,8 @@ class Sample(models.Model):
     wal_entries = models.BigIntegerField(null=True)
     orphans = models.BigIntegerField(null=True)
     release = models.CharField(max_length=80, blank=True)
+    judged = models.BigIntegerField(null=True)
+    problems = models.JSONField(default=list)
 
     class Meta:
         ordering = ["-at"]
@@ -141,7 +144,7 @@ class Sample(models.Model):
 
     FIGURES = (
         "size_bytes", "allocated_bytes", "sqlite_bytes", "index_bytes", "free_bytes", "tenants", "databases",
-        "collections", "records", "wal_entries", "orphans", "release",
+        "collections", "records", "wal_entries", "orphans", "release", "judged", "problems",
     )  # fmt: skip
 
     def __str__(self) -> str:

@@ -21,6 +21,7 @@ from chromaadmin.instances.access import identity_of, keep_identity, path_access
 from chromaadmin.instances.errors import DuplicateInstance, NameTaken, NestedInstance, OutsideRoots
 from chromaadmin.instances.models import Environment, Instance, Sample, Tag
 from ops import sampling
+from ops.codec import to_json
 from ops.errors import BadPath, Missing, OpsError, Unreadable
 
 SAMPLE_EVERY = timedelta(minutes=5)
@@ -231,7 +232,7 @@ def _inside(path: str, root: str) -> bool:
 def _read(access: Any) -> tuple[dict[str, Any], str]:
     """The figures of a sample and the digest of the collection ids."""
     seen = access.read(sampling.sample)
-    return {name: getattr(seen, name) for name in Sample.FIGURES}, seen.collections_digest
+    return {name: to_json(getattr(seen, name)) for name in Sample.FIGURES}, seen.collections_digest
 
 
 def _require_new(seen: Probe, beside: Instance | None = None) -> None:

@@ -1,6 +1,6 @@
 """The state of an instance as one word and one sentence, from what was stored at the last look; no store is opened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from django.utils import timezone
@@ -60,12 +60,18 @@ def verdict(instance: Instance, now: datetime | None = None) -> Verdict:
         return Verdict(
             state="unknown", stale=True, sentence=f"The last look was {distance(looked_at)} ago; nothing here is newer."
         )
-    worries = [*_worries(sample)]
+    worries = sorted([*_problems(sample), *_worries(sample)], key=lambda worry: worry.rank)
     if worries:
-        return Verdict(state="warning", sentence=worries[0], more=len(worries) - 1)
+        return replace(worries[0], more=len(worries) - 1)
+    if sample.judged is None or sample.judged < (sample.collections or 0):
+        seen = f"{grouped(sample.judged or 0)} of {grouped(sample.collections or 0)} indexes were"
+        return Verdict(state="unknown", sentence=f"Opened and read; {seen} looked at within the time for it.")
     if not sample.release:
         return Verdict(state="unknown", sentence="Its tables are not those of a Chroma release this version knows.")
-    return Verdict(state="healthy", sentence=f"Opened and read; its tables are those of Chroma {sample.release}.")
+    return Verdict(
+        state="healthy",
+        sentence=f"Its tables are those of Chroma {sample.release}; files and headers of every index agree.",
+    )
 
 
 def state_of_code(code: str) -> str:
@@ -73,7 +79,14 @@ def state_of_code(code: str) -> str:
     return _STATE_OF_CODE.get(code, "unknown")
 
 
-def _worries(sample: Sample) -> list[str]:
+def _problems(sample: Sample) -> list[Verdict]:
+    return [
+        Verdict(state=state_of_code(problem["code"]), sentence=problem["sentence"], code=problem["code"])
+        for problem in sample.problems
+    ]
+
+
+def _worries(sample: Sample) -> list[Verdict]:
     found = []
     if sample.free_bytes is not None and sample.size_bytes and sample.free_bytes < sample.size_bytes:
         found.append(
@@ -81,7 +94,5 @@ def _worries(sample: Sample) -> list[str]:
         )
     if sample.orphans:
         have = "directory is" if sample.orphans == 1 else "directories are"
-        found.append(
-            f"{grouped(sample.orphans)} orphan segment {have} used by no collection."
-        )
-    return found
+        found.append(f"{grouped(sample.orphans)} orphan segment {have} used by no collection.")
+    return [Verdict(state="warning", sentence=sentence) for sentence in found]

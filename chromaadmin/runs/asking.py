@@ -3,8 +3,9 @@
 import json
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
-from django.contrib.auth.models import AbstractUser
+from django.contrib.auth.models import User
 from django.http import QueryDict
 
 from chromaadmin.instances.access import store_access
@@ -23,6 +24,7 @@ from chromaadmin.runs.models import MaintenanceRun
 from chromaadmin.runs.permissions import Decision, may_run
 from chromaadmin.runs.selectors import active_writer, run_by_id
 from chromaadmin.runs.services import attestation_needed, confirmation_needed, preview_run, request_run
+from chromaadmin.runs.watching import UNDO
 from ops import reads
 from ops.errors import BadParameters, OpsError
 from ops.execute import Failure
@@ -37,7 +39,7 @@ OFFERED = 1000
 class Asking:
     """Everything the page shows about one operation on one instance, step by step."""
 
-    user: AbstractUser
+    user: User
     instance: Instance
     operation_class: type[Operation[Any]]
     form: OperationForm
@@ -50,7 +52,7 @@ class Asking:
     @classmethod
     def begin(
         cls,
-        user: AbstractUser,
+        user: User,
         instance: Instance,
         operation_class: type[Operation[Any]],
         *,
@@ -149,7 +151,7 @@ class Asking:
             "form": self.form,
             "effect": effect,
             "title": title(self.operation_class),
-            "explanation": explanation(self.operation_class),
+            "explanation": [" ".join(part.split()) for part in explanation(self.operation_class).split("\n\n") if part],
             "words": " ".join(words(self.operation_class)),
             "reads_only": effect.value == "read",
             "destroys": effect.value == "destructive",
@@ -193,14 +195,13 @@ class Asking:
         return form
 
 
-def undone_run(user: AbstractUser, operation: Operation[Any]) -> MaintenanceRun | None:
-    """The run that an operation undoes, when it names one that the user may see."""
-    if operation.name != "run_undo":
+def undone_run(user: User, operation: Operation[Any]) -> MaintenanceRun | None:
+    """The run that an operation undoes, when it is one that the user may see; a run of a bare path is none of ours."""
+    if operation.name != UNDO:
         return None
-    named = getattr(operation, "run", None) or getattr(operation, "run_id", None)
     try:
-        return run_by_id(user, named) if named else None
-    except (ValueError, TypeError):
+        return run_by_id(user, UUID(str(getattr(operation, "run_id", ""))))
+    except ValueError:
         return None
 
 

@@ -91,7 +91,9 @@ class OperationForm(forms.Form):
         return [
             one
             for one in self.parameters
-            if not self.fields[one.name].widget.value_omitted_from_data(self.data, self.files, self.add_prefix(one.name))
+            if not self.fields[one.name].widget.value_omitted_from_data(
+                self.data, self.files, self.add_prefix(one.name)
+            )
         ]
 
     def rows(self) -> list[Row]:
@@ -165,8 +167,17 @@ class ApprovalForm(forms.Form):
     reason = forms.CharField(label="Reason", required=False, max_length=2000, help_text="Kept in the audit trail.")
     attest_unused = forms.BooleanField(label="No other process has this directory open.", required=False)
 
-    def __init__(self, *arguments: Any, name: str = "", why_name: str = "", **rest: Any) -> None:
-        super().__init__(*arguments, prefix="approve", **rest)
+    prefix = "approve"
+
+    def __init__(
+        self,
+        data: QueryDict | None = None,
+        *,
+        initial: Mapping[str, Any] | None = None,
+        name: str = "",
+        why_name: str = "",
+    ) -> None:
+        super().__init__(data, initial=dict(initial or {}))
         typed = self.fields["typed_name"]
         typed.help_text = why_name
         typed.widget.attrs |= {"autocomplete": "off", "spellcheck": "false", "autocapitalize": "off"}
@@ -230,7 +241,7 @@ def _initial(known: Sequence[Parameter], asked: QueryDict | None) -> dict[str, A
     return initial
 
 
-def _shown(parameter: Parameter, values: Sequence[Any]) -> Any:
+def _shown(parameter: Parameter, values: Any) -> Any:
     """Several values as their widget takes them: a list for choices, lines for text."""
     if parameter.spec.choices or parameter.spec.source == IDS:
         return list(values)
@@ -240,7 +251,7 @@ def _shown(parameter: Parameter, values: Sequence[Any]) -> Any:
 def _nothing(parameter: Parameter) -> tuple[Any, ...]:
     default = parameter.default
     if parameter.many:
-        default = _shown(parameter, default)  # type: ignore[arg-type]
+        default = _shown(parameter, default)
     return (None, "", [], default, str(default))
 
 

@@ -11,6 +11,7 @@ TEXT_SHOWN = 400
 _LIST_SHOWN = 12
 _DEPTH = 4
 _MONO = ("id", "ids", "path", "paths", "digest", "hash", "uuid", "directory", "file", "name")
+_NUMBERED = ("pid", "port", "number", "inode", "device")  # names that happen to be numbers
 _UNITS = ("_bytes", "_at", "_s", "_ms")
 
 
@@ -87,7 +88,8 @@ def label(name: str) -> str:
 
 
 def _of_mapping(title: str, value: Mapping[str, object], depth: int) -> tuple[Block, ...]:
-    pairs, inner = [], []
+    pairs: list[tuple[str, Cell]] = []
+    inner: list[Block] = []
     for name, item in value.items():
         if isinstance(item, Mapping) and item and depth < _DEPTH:
             inner += _of_mapping(_joined(title, label(name)), item, depth + 1)
@@ -141,6 +143,8 @@ def _number(name: str, value: float) -> str:
         return formats.duration(value)
     if name.endswith("_ms"):
         return f"{formats.grouped(value)} ms"
+    if name.rsplit("_", 1)[-1] in _NUMBERED:
+        return str(value)
     return formats.grouped(value)
 
 

@@ -66,6 +66,7 @@ class Undo:
     path: str
     url: str
     reason: str
+    until: datetime | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +138,7 @@ def figures_of(run: MaintenanceRun, now: datetime | None = None) -> list[dict[st
     rate, memory = progress.get("rate"), progress.get("memory_bytes")
     beat = None if run.heartbeat_at is None else max(0, round((now - run.heartbeat_at).total_seconds()))
     figure, unit = formats.bytes_pair(memory)
-    figures = [
+    figures: list[dict[str, Any]] = [
         {
             "label": "Rate", "value": None if rate is None else formats.grouped(_rounded(rate)),
             "unit": f"{progress.get('unit') or ''}/s".strip(), "context": "in this phase",
@@ -268,6 +269,7 @@ def undo_of_run(run: MaintenanceRun) -> Undo | None:
         path=str(report.get("undo_path") or ""),
         url=_form_url(run, UNDO, [(named, str(run.pk))]) if named else "",
         reason=reason,
+        until=min(_expiries(run.result), default=None),
     )
 
 
@@ -407,6 +409,16 @@ def _run_parameter() -> str:
     if UNDO not in operation_names():
         return ""
     return next((one.name for one in parameters(operation_class(UNDO)) if one.name in ("run", "run_id")), "")
+
+
+def _expiries(result: object) -> list[datetime]:
+    """Every ``expires_at`` in a result: when what is kept for an undo goes."""
+    if isinstance(result, list):
+        return [moment for item in result for moment in _expiries(item)]
+    if not isinstance(result, Mapping):
+        return []
+    own = _moment(result.get("expires_at"))
+    return ([own] if own else []) + [moment for item in result.values() for moment in _expiries(item)]
 
 
 def _written(value: object) -> str:

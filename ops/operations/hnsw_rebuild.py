@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ops.child import call
+from ops.child import VERIFY_WITHIN_S, call
 from ops.errors import BadParameters, NoSpace
 from ops.operation import FLIP_PHASES, Effect, Figure, Operation, Report, operation
 from ops.params import param
@@ -195,7 +195,16 @@ class HnswRebuild(SelectsCollections, Operation[HnswRebuildResult]):
                 ef_construction=new.ef_construction,
                 ef=max(old.ef_search, new.ef_search),
             )
-            verified.append(call(verify_staged, path=str(store.path), collection_id=step.subject, staged=staged))
+            verified.append(
+                call(
+                    verify_staged,
+                    VERIFY_WITHIN_S,
+                    progress.check,
+                    path=str(store.path),
+                    collection_id=step.subject,
+                    staged=staged,
+                )
+            )
 
         def check_committed(directory: Path) -> None:
             read_back.append(

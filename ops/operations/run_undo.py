@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ops.child import call
+from ops.child import VERIFY_WITHIN_S, call
 from ops.errors import NothingToUndo
 from ops.operation import FLIP_PHASES, Effect, Operation, Report, operation
 from ops.params import param
@@ -99,7 +99,7 @@ class RunUndo(Operation[RunUndoResult]):
         done = []
         for scope in store.writer.steps(plan, progress):
             step = next(UndoStep.of(store, record) for record in self._records(store) if _is_of(record, scope))
-            done.append(_swap(store, scope, step) if step.swaps else _rebuild(store, scope, step, progress))
+            done.append(_swap(store, scope, step, progress) if step.swaps else _rebuild(store, scope, step, progress))
         artifacts = tuple(str(store.path / step.segment_id) for step in done)
         return RunUndoResult(run_id=self.run_id, steps=tuple(done), artifacts=artifacts)
 
@@ -129,11 +129,18 @@ def _is_of(record: trash.UndoRecord, scope: StepScope) -> bool:
     return record.collection_id == scope.subject
 
 
-def _swap(store: PersistDir, scope: StepScope, step: UndoStep) -> UndoneStep:
+def _swap(store: PersistDir, scope: StepScope, step: UndoStep, progress: Progress) -> UndoneStep:
     returned: list[int] = []
 
     def check_returning(directory: Path) -> None:
-        call(verify_returning, path=str(store.path), collection_id=scope.subject, directory=str(directory))
+        call(
+            verify_returning,
+            VERIFY_WITHIN_S,
+            progress.check,
+            path=str(store.path),
+            collection_id=scope.subject,
+            directory=str(directory),
+        )
 
     def check_returned(directory: Path) -> None:
         found = call(
@@ -178,7 +185,14 @@ def _rebuild(store: PersistDir, scope: StepScope, step: UndoStep, progress: Prog
             ef_construction=new.ef_construction,
             ef=max(old.ef_search, new.ef_search),
         )
-        call(verify_staged, path=str(store.path), collection_id=scope.subject, staged=staged)
+        call(
+            verify_staged,
+            VERIFY_WITHIN_S,
+            progress.check,
+            path=str(store.path),
+            collection_id=scope.subject,
+            staged=staged,
+        )
 
     def check_committed(directory: Path) -> None:
         found = call(

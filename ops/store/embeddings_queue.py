@@ -27,6 +27,9 @@ _CHUNK = 500
 _MOST_TOPICS = 100_000
 
 
+_HEAD_BYTES = 32  # eight components
+
+
 @dataclass(frozen=True, kw_only=True)
 class Watermarks:
     """The last sequence number each segment has consumed; None where there is no row, or none that can be read.
@@ -209,12 +212,13 @@ def tail_state(store: PersistDir, collection_id: str, above_seq: int) -> dict[st
 
 @dataclass(frozen=True, kw_only=True)
 class EntryOfRecord:
-    """A WAL entry of one record without its contents."""
+    """A WAL entry of one record; of its vector the length and the first bytes (little-endian float32)."""
 
     seq_id: int
     operation: int
     created_at: datetime | None
     vector_bytes: int
+    vector_head: bytes = b""
 
 
 def of_record(store: PersistDir, collection_id: str, record_id: str, limit: int) -> tuple[EntryOfRecord, ...]:
@@ -222,9 +226,9 @@ def of_record(store: PersistDir, collection_id: str, record_id: str, limit: int)
     store.schema.require("embeddings_queue")
     rows = _rows(
         store,
-        "SELECT seq_id, operation, created_at, coalesce(length(vector), 0) FROM embeddings_queue "  # noqa: S608
-        f"WHERE {_OF_COLLECTION} AND id = CAST(?2 AS TEXT) ORDER BY seq_id DESC LIMIT ?3",
-        (encoded(f"/{collection_id}"), encoded(record_id), limit),
+        "SELECT seq_id, operation, created_at, coalesce(length(vector), 0), substr(vector, 1, ?4) "  # noqa: S608
+        f"FROM embeddings_queue WHERE {_OF_COLLECTION} AND id = CAST(?2 AS TEXT) ORDER BY seq_id DESC LIMIT ?3",
+        (encoded(f"/{collection_id}"), encoded(record_id), limit, _HEAD_BYTES),
     )
     return tuple(
         EntryOfRecord(
@@ -232,8 +236,9 @@ def of_record(store: PersistDir, collection_id: str, record_id: str, limit: int)
             operation=operation if isinstance(operation, int) else -1,
             created_at=time_of(created_at),
             vector_bytes=_count(vector_bytes),
+            vector_head=head if isinstance(head, bytes) else b"",
         )
-        for seq_id, operation, created_at, vector_bytes in reversed(rows)
+        for seq_id, operation, created_at, vector_bytes, head in reversed(rows)
     )
 
 

@@ -380,6 +380,15 @@ class IndexFiles:
             return np.zeros(0, np.float32)
         return cast("Floats", np.ndarray((self.header.elements,), np.dtype("<f4"), self._maps[LENGTH]))
 
+    def vector_of(self, label: int) -> tuple[list[float], float] | None:
+        """The stored vector with this label and its entry in ``length.bin``; None when no live slot has the label."""
+        import numpy as np
+
+        slots = np.flatnonzero((self.labels() == label) & ~self.deleted())
+        if not len(slots):
+            return None
+        return self.vectors(slots[:1].astype(np.int64))[0].tolist(), float(self.norms()[slots[0]])
+
     def neighbours(self) -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.uint32]]:
         """Level 0: how many neighbours each slot has, and a row of ``2 × M`` of which so many mean something."""
         import numpy as np

@@ -341,7 +341,7 @@ def _collections(store: PersistDir, rows: list[tuple[object, ...]]) -> tuple[Col
     for identifier, row in zip(ids, rows, strict=True):
         _, name, dimension, config, config_type, schema, schema_type, database_id, database, tenant = row
         problems: list[str] = []
-        where = f"collections.{{}} of {visible(_text(name))}"
+        shown = visible(_text(name))
         if has_databases and database is None:
             problems.append(f"REF_BROKEN: its database {visible(_text(database_id))} does not exist.")
         metadata, trouble = of_collection.get(identifier, ({}, []))
@@ -351,13 +351,15 @@ def _collections(store: PersistDir, rows: list[tuple[object, ...]]) -> tuple[Col
         found.append(
             Collection(
                 id=identifier,
-                name=_checked_text(name, where.format("name"), problems),
+                name=_checked_text(name, f"collections.name of {shown}", problems),
                 tenant=_text(tenant) if has_databases else "default_tenant",
                 database=_text(database) if has_databases else "default_database",
                 database_id=_text(database_id),
-                dimension=_dimension(dimension, where.format("dimension"), problems),
-                config_json_str=_configuration(config, config_type, where.format("config_json_str"), problems),
-                schema_str=_configuration(schema, schema_type, where.format("schema_str"), problems),
+                dimension=_dimension(dimension, f"collections.dimension of {shown}", problems),
+                config_json_str=_configuration(
+                    config, config_type, f"collections.config_json_str of {shown}", problems
+                ),
+                schema_str=_configuration(schema, schema_type, f"collections.schema_str of {shown}", problems),
                 metadata=metadata,
                 segments=segments_of,
                 problems=tuple(problems),

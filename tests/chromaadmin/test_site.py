@@ -31,7 +31,7 @@ VIEW, BROWSE, MANAGE, TEAM, AUDIT = (
 
 @dataclass(frozen=True)
 class Expected:
-    """What an address must ask for. ``of``: instance, run, or nothing; ``everywhere``: the right must hold everywhere."""
+    """What an address must ask for. ``of``: instance, run, or nothing; ``everywhere``: the right holds there."""
 
     methods: str
     right: Right | None = None
@@ -204,11 +204,15 @@ def test_access(who: str, world: World) -> None:
             for method in ("GET", "POST"):
                 response = client.generic(method, address)
                 if method == "GET" or response.status_code != 302:
-                    assert "Traceback" not in response.content.decode(errors="replace") if not response.streaming else True
+                    assert (
+                        "Traceback" not in response.content.decode(errors="replace") if not response.streaming else True
+                    )
                 right = wanted(who, expected, method, foreign=foreign)
                 if response.status_code not in right or not _stays(response, right):
                     where = response.headers.get("Location", "")
-                    wrong.append(f"{method} {name} {'foreign' if foreign else 'own'}: {response.status_code} {where}, not {right}")
+                    wrong.append(
+                        f"{method} {name} {'foreign' if foreign else 'own'}: {response.status_code} {where} not {right}"
+                    )
     assert not wrong, "\n".join(wrong)
     assert Instance.objects.count() == 2, "an empty POST removed an instance"
 
@@ -268,12 +272,19 @@ def test_what_is_open_without_a_login(client: Client, db: None) -> None:
 
 def test_unknown_addresses_are_404_with_an_incident_and_no_inside(client: Client, world: World) -> None:
     client.force_login(account("superuser", world))  # type: ignore[arg-type]
-    for address in ("/nothing/", f"/instances/{uuid.uuid4()}/", "/autocomplete/", "/auth/", "/r/1/1/", "/django_q/schedule/"):
+    for address in (
+        "/nothing/",
+        f"/instances/{uuid.uuid4()}/",
+        "/autocomplete/",
+        "/auth/",
+        "/r/1/1/",
+        "/django_q/schedule/",
+    ):
         response = client.get(address)
         text = response.content.decode()
         assert response.status_code == 404, address
         assert "Incident" in text
-        assert "There is no such page here." in text
+        assert "There is nothing at this address." in text
         assert str(Path(__file__).parents[2]) not in text
 
 

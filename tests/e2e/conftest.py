@@ -62,7 +62,10 @@ class Application:
     def python(self, code: str, *arguments: str) -> None:
         """Run code beside the application, on its database."""
         command = [sys.executable, "-W", "ignore", "-c", f"import sys, django; django.setup()\n{code}", *arguments]
-        environment = self.environment | {"DJANGO_SETTINGS_MODULE": "chromaadmin.settings.base", "PYTHONPATH": str(ROOT)}
+        environment = self.environment | {
+            "DJANGO_SETTINGS_MODULE": "chromaadmin.settings.base",
+            "PYTHONPATH": str(ROOT),
+        }
         subprocess.run(command, env=environment, check=True, cwd=ROOT)
 
     def end(self) -> None:

@@ -93,7 +93,9 @@ def test_from_login_to_a_repaired_store(application, visit, chroma):
     page.locator("a.rec", has_text="ticket-00001").first.click()
     page.wait_for_selector(".record")
     record = page.locator(".record").inner_text()
-    assert "Ticket 1: <b>the printer</b> is \\u202eon fire" in record, "markup and direction marks are shown, not obeyed"
+    assert "Ticket 1: <b>the printer</b> is \\u202eon fire" in record, (
+        "markup and direction marks are shown, not obeyed"
+    )
     admin.picture("05-record")
     page.goto(f"{collection_url}segment/")
     segment = page.locator("main").inner_text()

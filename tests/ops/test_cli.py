@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.ops import stores
@@ -185,8 +186,9 @@ def test_on_a_terminal_it_asks_first(small, typed, status):
 def test_sigterm_while_building_leaves_the_old_state_and_no_stray_file(make_store):
     store = make_store(BIG)
     before = {name: entry[-1] for name, entry in stores.manifest(store).items()}
+    slow = ["-c", "big", "--ef-construction", "800", "-y", "--json"]
     process = subprocess.Popen(
-        [sys.executable, "-m", "ops", "hnsw", "rebuild", str(store), "-c", "big", "--ef-construction", "800", "-y", "--json"],
+        [sys.executable, "-m", "ops", "hnsw", "rebuild", str(store), *slow],
         cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     end = time.monotonic() + 30
@@ -227,3 +229,28 @@ big = client.create_collection("big", configuration=hnsw(space="l2", sync_thresh
 for i in range(0, 6000, 1000):
     big.add(ids=[f"v{j}" for j in range(i, i + 1000)], embeddings=vectors(1000, 128))
 """
+
+
+def test_sigterm_while_verifying_ends_the_verifying_process_too(make_store):
+    """Verification is held up by stopping its process; the cancel must not wait for it."""
+    store = make_store(BIG)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ops", "hnsw", "rebuild", str(store), "-c", "big", "-y", "--json"],
+        cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    verifier = None
+    end = time.monotonic() + 60
+    while verifier is None and time.monotonic() < end:
+        for child in psutil.Process(process.pid).children():
+            if child.cmdline()[-2:] == ["internal", "call"]:
+                verifier = child
+                verifier.suspend()
+        time.sleep(0.005)
+    assert verifier is not None
+    asked = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    out, _ = process.communicate(timeout=30)
+    assert time.monotonic() - asked < 2
+    assert json.loads(out)["status"] == "cancelled"
+    assert not verifier.is_running()
+    assert not list(store.glob(".chromaadmin/stage/*"))

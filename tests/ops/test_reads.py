@@ -1,8 +1,10 @@
 """What pages read: right on sound stores, bounded and harmless on malformed ones."""
 
 import json
+import math
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import time
@@ -408,3 +410,17 @@ def test_reading_makes_no_write_call_below_the_store(churned: Path, tmp_path: Pa
     assert lines
     writing = ("O_WRONLY", "O_RDWR", "O_CREAT", "O_TRUNC", "unlink", "rename", "mkdir", "truncate", "utimens", "chmod")
     assert [line for line in lines if any(word in line for word in writing)] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "identifier", "where"),
+    [("alpha", "a7", "indexed"), ("alpha", "a2400", "in WAL"), ("gamma", "g1", "indexed")],
+)
+def test_a_record_shows_the_first_components_as_the_client_returns_them(small, name, identifier, where):
+    expected = struct.unpack("<8f", stores.reopen(small)[name].embeddings[identifier])
+    with PersistDir.open(small) as store:
+        (found,) = (entry for entry in sysdb.collections(store) if entry.name == name)
+        record = reads.record(store, collection_id=found.id, record_id=identifier)
+    assert record.where == where
+    assert record.vector_head == pytest.approx(expected, abs=3e-7)
+    assert record.norm is None if where == "in WAL" else record.norm == pytest.approx(math.hypot(*expected), rel=1e-6)

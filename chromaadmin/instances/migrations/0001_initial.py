@@ -66,6 +66,8 @@ class Migration(migrations.Migration):
                 ('wal_entries', models.BigIntegerField(null=True)),
                 ('orphans', models.BigIntegerField(null=True)),
                 ('release', models.CharField(blank=True, max_length=80)),
+                ('judged', models.BigIntegerField(null=True)),
+                ('problems', models.JSONField(default=list)),
                 ('instance', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='samples', to='instances.instance')),
             ],
             options={

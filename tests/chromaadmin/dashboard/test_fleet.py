@@ -30,14 +30,17 @@ def make(name: str, *, tags: tuple[str, ...] = (), minutes: int = 3, history: in
     number = Instance.objects.count() + 1
     one = Instance.objects.create(
         name=name, slug=f"s{number}", path=f"/nowhere/{number}", device="1", inode=str(number),
-        host=settings.CHROMAADMIN_HOST, identity_confirmed_at=now, checked_at=now - timedelta(minutes=minutes), **fields,
+        host=settings.CHROMAADMIN_HOST, identity_confirmed_at=now, checked_at=now - timedelta(minutes=minutes),
+        **fields,
     )  # fmt: skip
     one.tags.set([Tag.objects.get_or_create(name=tag)[0] for tag in tags])
     for day in range(history, -1, -1):
         figures.setdefault("size_bytes", 1000)
         grown = {**figures, "size_bytes": int(figures["size_bytes"]) - 10 * day}  # type: ignore[call-overload]
         one.sample = Sample.objects.create(
-            instance=one, at=now - timedelta(days=day, minutes=minutes), **({"release": "1.5"} | grown)
+            instance=one,
+            at=now - timedelta(days=day, minutes=minutes),
+            **({"release": "1.5", "judged": grown.get("collections", 0)} | grown),
         )
     one.save()
     return one
@@ -67,7 +70,13 @@ def five(admin: Client) -> Client:
 def test_worst_first_with_its_sentence(five: Client) -> None:
     response = five.get("/")
     assert names(response.content.decode()) == ["torn", "moved", "littered", "late", "sound"]
-    assert dict(response.context["totals"].states) == {"critical": 1, "error": 1, "warning": 1, "unknown": 1, "healthy": 1}
+    assert dict(response.context["totals"].states) == {
+        "critical": 1,
+        "error": 1,
+        "warning": 1,
+        "unknown": 1,
+        "healthy": 1,
+    }
     text = response.content.decode()
     assert "2 orphan segment directories are used by no collection." in text
     assert "The database is damaged." in text

@@ -84,7 +84,12 @@ def test_pages_of_a_hostile_directory(row: corpus.Row, admin: Client, tmp_path: 
         assert "Traceback" not in texts[name], name
     admin.post(reverse("admin:instance_check", args=[instance.pk]))
     assert stores.manifest(tmp_path) == before
-    where = {"open": ("overview", "fleet"), "write": ("overview",), "collection": ("overview",), "segment": ("segment",)}
+    where = {
+        "open": ("overview", "fleet"),
+        "write": ("overview",),
+        "collection": ("overview",),
+        "segment": ("segment",),
+    }
     texts["fleet"] = admin.get("/").content.decode()
     instance.refresh_from_db()
     for name in where.get(row.at, ()):

@@ -20,6 +20,7 @@ from chromaadmin.instances.errors import DuplicateInstance, NameTaken, OutsideRo
 from chromaadmin.instances.models import Instance, Sample
 from chromaadmin.instances.selectors import fleet, instance_named
 from chromaadmin.instances.services import probe, refresh_sample, register_directory
+from chromaadmin.instances.verdict import verdict
 from ops import sampling
 from ops.errors import BadPath, IdentityChanged, Missing, OpsError
 
@@ -253,3 +254,20 @@ class TestCommand:
             call_command("instance", "add", str(tmp_path / "nothing"), "--name", "x", "--json", stdout=out)
         assert ended.value.code == 2
         assert json.loads(out.getvalue())["error"]["code"] == "MISSING"
+
+
+class TestSampling:
+    def test_a_damaged_index_is_known_to_the_fleet(self, store):
+        instance = register_directory("Orders", store, "production")
+        assert verdict(instance).state == "healthy"
+        (id_map,) = store.glob("*/index_metadata.pickle")
+        id_map.unlink()
+        refresh_sample(instance)
+        seen = verdict(instance)
+        assert (seen.state, seen.code) == ("critical", "INDEX_METADATA_MISSING")
+        assert "docs" in seen.sentence
+
+    def test_an_index_that_was_not_looked_at_is_not_called_healthy(self, store):
+        instance = register_directory("Orders", store, "production")
+        instance.sample.judged = 0
+        assert verdict(instance).state == "unknown"

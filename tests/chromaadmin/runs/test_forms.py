@@ -50,9 +50,19 @@ def form_of(data, cls=Everything, **more):
 
 class TestValues:
     def test_all_kinds(self):
-        form = form_of("needed=n&text=&number=3&share=0.5&on=on&maybe=false&kind=b&several=p&several=r&lines=a%0D%0A%0D%0A b")
+        form = form_of(
+            "needed=n&text=&number=3&share=0.5&on=on&maybe=false&kind=b&several=p&several=r&lines=a%0D%0A%0D%0A b"
+        )
         assert form.operation == Everything(
-            needed="n", text="", number=3, share=0.5, on=True, maybe=False, kind="b", several=("p", "r"), lines=("a", " b")
+            needed="n",
+            text="",
+            number=3,
+            share=0.5,
+            on=True,
+            maybe=False,
+            kind="b",
+            several=("p", "r"),
+            lines=("a", " b"),
         )
 
     def test_an_unchecked_box_is_no(self):
@@ -175,7 +185,8 @@ class TestValuesThatHoldNow:
         plan = Plan(
             headline="x", scope=Scope(operation="x", parameters="{}", family="f", steps=()),
             changes=(
-                Change(what="max_neighbors", now="16", after="24"), Change(what="ef_search", now="100", after="unchanged"),
+                Change(what="max_neighbors", now="16", after="24"),
+                Change(what="ef_search", now="100", after="unchanged"),
                 Change(what="space", now=None, after="l2"),
             ),
         )  # fmt: skip
@@ -194,7 +205,9 @@ class TestTheSameCall:
         "value",
         [
             parse(operation_class("hnsw_rebuild"), {"collection": ["a b", "--m"], "m": 24, "resize_factor": 1.5}),
-            parse(operation_class("hnsw_rebuild"), {"collection_id": [DOCS.id], "space": "ip", "tenant": "it's; rm -rf"}),
+            parse(
+                operation_class("hnsw_rebuild"), {"collection_id": [DOCS.id], "space": "ip", "tenant": "it's; rm -rf"}
+            ),
             parse(operation_class("db_info"), {}),
         ],
     )
@@ -211,4 +224,6 @@ class TestTheSameCall:
     @pytest.mark.parametrize("cls", all_operations(), ids=lambda cls: cls.name)
     def test_every_operation_has_a_form_with_words(self, cls):
         form = OperationForm(cls)
-        assert [field.label and bool(field.help_text) for field in form.fields.values()] == [True] * len(parameters(cls))
+        assert [field.label and bool(field.help_text) for field in form.fields.values()] == [True] * len(
+            parameters(cls)
+        )

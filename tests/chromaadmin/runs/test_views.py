@@ -151,7 +151,12 @@ class TestApproval:
         answer = approve(admin_client, instance, plan_page(admin_client, instance), reason="OPS-1")
         run = MaintenanceRun.objects.get()
         assert answer.url == address("run", run.pk)
-        assert (run.state, run.reason, run.parameters["m"], run.requested_by_name) == (State.QUEUED, "OPS-1", 24, "admin")
+        assert (run.state, run.reason, run.parameters["m"], run.requested_by_name) == (
+            State.QUEUED,
+            "OPS-1",
+            24,
+            "admin",
+        )
         assert AuditEntry.objects.get(action="run.requested").ip == "127.0.0.1"
 
     def test_a_double_click_makes_one(self, admin_client, instance):
@@ -258,7 +263,11 @@ class TestOneRun:
         assert "hx-get" not in text.partition("<main")[2], "a finished run asks for nothing any more"
         assert page.context["chain_holds"]
         assert "Chain intact" in text
-        assert [row["entry"].action for row in page.context["entry_rows"]] == ["run.requested", "run.started", "run.finished"]
+        assert [row["entry"].action for row in page.context["entry_rows"]] == [
+            "run.requested",
+            "run.started",
+            "run.finished",
+        ]
         assert admin_client.get(address("run_live", done.pk)).headers["HX-Refresh"] == "true"
 
     def test_files(self, admin_client, done):
@@ -291,9 +300,16 @@ class TestOneRun:
             (State.NEEDS_OPERATOR, "complete", "bad", "A person has to look at the store."),
         ],
     )
-    def test_how_it_ended_is_told_honestly(self, admin_client, admin, instance, rebuild, approved, state, effect, kind, words):
+    def test_how_it_ended_is_told_honestly(
+        self, admin_client, admin, instance, rebuild, approved, state, effect, kind, words
+    ):
         run = approved(admin, instance, rebuild)
-        error = {"code": "SOME_CODE", "message": "It did not work.", "hint": "Look again.", "details": {"path": HOSTILE}}
+        error = {
+            "code": "SOME_CODE",
+            "message": "It did not work.",
+            "hint": "Look again.",
+            "details": {"path": HOSTILE},
+        }
         MaintenanceRun.objects.filter(pk=run.pk).update(
             state=state, effect_on_store=effect, error=error, started_at=run.requested_at, finished_at=run.requested_at
         )
@@ -303,6 +319,45 @@ class TestOneRun:
         assert words in f"{page.context['note'].title} {page.context['note'].text}"
         assert all(one in text for one in ("SOME_CODE", "It did not work.", "Look again.", "a\\u202eb&lt;script&gt;"))
         assert "<script>alert" not in text
+
+
+class TestUndo:
+    @pytest.fixture
+    def rebuilt(self, admin, instance, rebuild, approved):
+        run = approved(admin, instance, rebuild)
+        engine.execute(str(run.pk))
+        run.refresh_from_db()
+        assert run.state == State.SUCCEEDED, run.error
+        return run
+
+    def test_from_the_result_to_the_state_before(self, admin_client, rebuilt, instance):
+        page = admin_client.get(address("run", rebuilt.pk))
+        undo = page.context["undo"]
+        assert undo.url == f"{form_address(instance, 'run_undo')}?run_id={rebuilt.pk}"
+        assert undo.path
+        assert undo.until > rebuilt.finished_at
+        assert "Verified by a process other than the one that wrote it." in page.content.decode()
+        form = admin_client.get(undo.url).context["form"]
+        assert form["run_id"].value() == str(rebuilt.pk)
+        plan = admin_client.post(form_address(instance, "run_undo"), {"run_id": str(rebuilt.pk)})
+        sent = {f"approve-{name}": hidden(plan, name) for name in ("parameters", "approval")}
+        answer = admin_client.post(
+            address("operation_approve", instance.pk, "run_undo"), sent | {"approve-attest_unused": "on"}
+        )
+        back = MaintenanceRun.objects.get(operation="run_undo")
+        assert answer.url == address("run", back.pk)
+        assert back.undo_of == rebuilt
+        assert "is about to undo it" in admin_client.get(address("run", rebuilt.pk)).context["undo"].reason
+        engine.execute(str(back.pk))
+        back.refresh_from_db()
+        assert back.state == State.SUCCEEDED, back.error
+        after = admin_client.get(address("run", rebuilt.pk)).context["undo"]
+        assert (after.url, after.reason) == ("", f"Run {back.number} has undone it.")
+
+    def test_the_same_is_asked_for_again(self, admin_client, rebuilt, instance):
+        url = admin_client.get(address("run", rebuilt.pk)).context["again"]
+        form = admin_client.get(url).context["form"]
+        assert (form["m"].value(), form["collection"].value()) == ("24", "docs")
 
 
 class TestCancel:
@@ -332,7 +387,9 @@ class TestList:
     @pytest.fixture
     def runs(self, admin, person, instance, info):
         other = person("operator-1", Role.OPERATOR, instance=instance)
-        made = [request_run(admin if number % 2 else other, instance, info, reason=f"OPS-{number}") for number in range(120)]
+        made = [
+            request_run(admin if number % 2 else other, instance, info, reason=f"OPS-{number}") for number in range(120)
+        ]
         MaintenanceRun.objects.filter(number__lte=100).update(state=State.SUCCEEDED)
         MaintenanceRun.objects.filter(number=100).update(state=State.FAILED)
         return made
@@ -389,7 +446,11 @@ class TestList:
 
 
 def test_no_page_writes_when_it_is_only_looked_at(admin_client, instance, done):
-    before = (MaintenanceRun.objects.count(), AuditEntry.objects.count(), json.dumps(MaintenanceRun.objects.get().result))
+    before = (
+        MaintenanceRun.objects.count(),
+        AuditEntry.objects.count(),
+        json.dumps(MaintenanceRun.objects.get().result),
+    )
     for url in (
         form_address(instance), form_address(instance, "db_info"), address("runs"), address("run", done.pk),
         address("run_live", done.pk), address("run_log", done.pk),

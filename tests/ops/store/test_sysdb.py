@@ -94,7 +94,7 @@ class TestSelection:
         with PersistDir.open(tenants) as store:
             assert sorted(names(sysdb.select_collections(store))) == sorted(ALL)
             assert names(sysdb.select_collections(store, skip=("docs",))) == [ALL[3]]
-            assert names(sysdb.select_collections(store, tenant="acme", skip=("only-prod",))) == ALL[:2]
+            assert sorted(names(sysdb.select_collections(store, tenant="acme", skip=("only-prod",)))) == sorted(ALL[:2])
             assert sysdb.select_collections(store, tenant="nobody") == ()
 
     @pytest.mark.parametrize("name", ["'; DROP TABLE collections; --", "%", "\udcff", "\0", "é" * 1000, ""])
