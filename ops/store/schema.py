@@ -102,11 +102,11 @@ class Schema:
 
 
 # (embeddings_queue, metadb, sysdb) -> name, releases, writable. The numbers are those of the migrations that the wheels
-# of these releases carry; a set between two rows can be read, and is not written.
+# of these releases carry; a set that is in no row can be read, and is not written.
 _FAMILIES: Mapping[tuple[int, int, int], tuple[str, str, bool]] = {
-    (1, 1, 3): ("0.4.0", "0.4.0–0.4.3", False),
-    (1, 2, 3): ("0.4.5", "0.4.5", False),
-    (1, 3, 3): ("0.4.7", "0.4.7–0.4.14", True),
+    (1, 1, 3): ("0.4.0", "0.4.0–0.4.3", True),
+    (1, 2, 3): ("0.4.4", "0.4.4–0.4.5", True),
+    (1, 3, 3): ("0.4.6", "0.4.6–0.4.14", True),
     (1, 3, 4): ("0.4", "0.4.15–0.4.24", True),
     (1, 3, 5): ("0.5.0", "0.5.0", True),
     (1, 3, 6): ("0.5.1", "0.5.1–0.5.3", True),
@@ -420,7 +420,7 @@ def _judge(entry: _Object, allowed: Mapping[tuple[str, str], str], newer: bool) 
     if _OPTIONAL.get((entry.type, entry.name)) == digest:
         return "known"
     expected = allowed.get((entry.type, entry.name))
-    if expected == digest and entry.root_page not in ("", "0"):
+    if expected == digest and (entry.root_page not in ("", "0") or _kind(entry) == "virtual table"):
         return "known"
     if expected is None or not _is_ordinary_table(entry):
         return "foreign"

@@ -3,11 +3,11 @@
 A name is a release, or two with an arrow (`0.6.3-1.5.9`): written by the first, then opened and written to by the
 second. Each store has the same five collections, in which everything happens that leaves a trace in the files:
 
-- `by-cosine`: documents and metadata, tombstones persisted, updates, a tail in the WAL, other parameters than the defaults
+- `by-cosine`: documents and metadata, tombstones persisted, updates, a tail in the WAL, parameters that are no defaults
 - `by-l2`: tombstones persisted, re-added ids, nothing above the watermark but what the last batch left
 - `by-ip`: no documents, a tail of adds, updates and deletes in the WAL
 - `fresh`: never persisted
-- `by-cosine` once more in the database prod of the tenant acme, with default parameters but few records per batch
+- `by-cosine` once more in the database prod of the tenant acme (from 0.4.15 on), with default parameters of the graph
 
 This file also runs inside those environments (`--write`), so it needs nothing but the standard library there.
 """
@@ -22,6 +22,8 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 NAMES = (
+    "0.4.3",
+    "0.4.14",
     "0.4.24",
     "0.5.0",
     "0.5.5",
@@ -70,14 +72,17 @@ def write(path: str, upgrade: bool) -> None:
         more = {}
         if texts:
             more["documents"] = [f"{verb} text number {j} of {prefix} ünï" for j in numbers]
-            more["metadatas"] = [{"n": j, "f": j / 4, "s": f"é{j % 7}", "b": j % 2 == 0} for j in numbers]
+            more["metadatas"] = [{"n": j, "f": j / 4, "s": f"é{j % 7}", **yes(j % 2 == 0)} for j in numbers]
         getattr(collection, verb)(ids=[f"{prefix}{j}" for j in numbers], embeddings=rows, **more)
+
+    def yes(value):
+        return {} if chromadb.__version__ == "0.4.3" else {"b": value}  # booleans from 0.4.4 on
 
     def remove(collection, prefix, numbers):
         collection.delete(ids=[f"{prefix}{j}" for j in numbers])
 
     if upgrade:
-        # One persist in `by-cosine`, so that its id map is in the form of the new release; entries in the WAL in the rest.
+        # One persist in `by-cosine`, so that its id map gets the form of the new release; the rest stays in the WAL.
         for start in range(500, 560, 20):
             put(client.get_collection("by-cosine"), "add", "c", range(start, start + 20), 8, True)
         put(client.get_collection("by-l2"), "upsert", "l", range(6), 6, True)
@@ -113,6 +118,8 @@ def write(path: str, upgrade: bool) -> None:
 
     put(made("fresh", space="l2"), "add", "f", range(12), 5, True)
 
+    if not hasattr(chromadb, "AdminClient"):  # before 0.4.15
+        return
     admin = chromadb.AdminClient(settings)
     admin.create_tenant("acme")
     admin.create_database("prod", tenant="acme")

@@ -19,7 +19,8 @@ from typing import Any
 
 from tests import environments
 
-PLACES = (("default_tenant", "default_database"), ("acme", "prod"))
+Places = tuple[tuple[str, str], ...]
+PLACES: Places = (("default_tenant", "default_database"), ("acme", "prod"))
 
 _SERVER = r'''
 import base64, json, os, sys
@@ -29,7 +30,8 @@ from chromadb.config import Settings
 def look(client, places):
     found = {}
     for tenant, database in places:
-        client.set_tenant(tenant, database)
+        if hasattr(client, "set_tenant"):  # from 0.4.15 on
+            client.set_tenant(tenant, database)
         for collection in client.list_collections():
             if isinstance(collection, str):  # of 0.6
                 collection = client.get_collection(str(collection))
@@ -54,7 +56,8 @@ def look(client, places):
 def write(client, places):
     """More than the highest threshold of adds, with updates, deletes and re-adds, in every persisted collection."""
     for tenant, database in places:
-        client.set_tenant(tenant, database)
+        if hasattr(client, "set_tenant"):  # from 0.4.15 on
+            client.set_tenant(tenant, database)
         for collection in client.list_collections():
             if isinstance(collection, str):
                 collection = client.get_collection(str(collection))
@@ -65,7 +68,7 @@ def write(client, places):
             for start in range(0, 75, 25):
                 fresh = ["late%d" % j for j in range(start, start + 25)]
                 collection.add(ids=fresh, embeddings=rows(25), documents=["late number %d" % j for j in range(25)],
-                               metadatas=[{"late": True, "n": j} for j in range(25)])
+                               metadatas=[{"late": "yes", "n": j} for j in range(25)])
             collection.update(ids=ids[:5], embeddings=rows(5))
             collection.delete(ids=ids[5:10] + ["late0", "late1"])
             collection.upsert(ids=ids[5:7] + ["late1"], embeddings=rows(3))
@@ -119,13 +122,13 @@ class Release:
             env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "OMP_NUM_THREADS": "1"},
         )
 
-    def look(self, path: Path) -> dict[str, Seen]:
+    def look(self, path: Path, places: Places = PLACES) -> dict[str, Seen]:
         """Everything in the store, by tenant/database/name. Opening it may migrate it."""
-        return {name: _seen(found) for name, found in self._ask("look", path).items()}
+        return {name: _seen(found) for name, found in self._ask("look", path, places).items()}
 
-    def write(self, path: Path) -> None:
+    def write(self, path: Path, places: Places = PLACES) -> None:
         """Add, update, delete and add again in every collection."""
-        self._ask("write", path)
+        self._ask("write", path, places)
 
     def close(self) -> None:
         """End the process."""
@@ -135,12 +138,12 @@ class Release:
         self._process.stdout.close()
         self._process.wait(timeout=30)
 
-    def _ask(self, do: str, path: Path) -> dict[str, Any]:
+    def _ask(self, do: str, path: Path, places: Places) -> dict[str, Any]:
         assert self._process.stdin
         assert self._process.stdout
         with tempfile.TemporaryDirectory() as folder:
             answer = Path(folder) / "answer"
-            request = {"do": do, "path": str(path), "places": PLACES, "answer": str(answer)}
+            request = {"do": do, "path": str(path), "places": places, "answer": str(answer)}
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()
             line = self._process.stdout.readline()

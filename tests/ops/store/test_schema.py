@@ -54,7 +54,7 @@ def test_every_store_of_this_release_is_exact(make_store: Callable[[str], Path],
 
 # What the migrations in a store of 1.5.9 build step by step: levels, releases, and whether we write such a store.
 OLDER = [
-    ((1, 3, 3), "0.4.7–0.4.14"),
+    ((1, 3, 3), "0.4.6–0.4.14"),
     ((1, 3, 4), "0.4.15–0.4.24"),
     ((1, 3, 5), "0.5.0"),
     ((1, 3, 6), "0.5.1–0.5.3"),
