@@ -40,10 +40,9 @@ def setup(request: HttpRequest, token: str) -> HttpResponseBase:
         else:
             messages.success(request, f"The administrator {username} was made. Sign in with that name.")
             return redirect(settings.LOGIN_URL)
-    response = TemplateResponse(request, "setup/first_administrator.html", {"form": form})
-    # The address is the secret: it is told to nobody that the page might link to.
-    response.headers["Referrer-Policy"] = "no-referrer"
-    return response
+    # The address is a secret. The site's policy, same-origin, tells it to nobody else; a stricter one would make
+    # browsers send the form with "Origin: null", which is refused.
+    return TemplateResponse(request, "setup/first_administrator.html", {"form": form})
 
 
 setup.door = Door(methods=("GET", "POST"), where="this host, with the link")  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ COLUMNS_BESIDE_PANEL = 1
 MOST_COLUMNS = 12
 _CELL_CHARS = 120
 _SHORT_ID_CHARS = 36
+_SHOWN_COMPONENTS = 4  # what the width of the panel takes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,8 +90,9 @@ class Panel:
     @property
     def vector_head(self) -> str:
         """The first components as text; empty where they were not read."""
-        shown = " ".join(f"{component:.4f}".replace("-", "−") for component in self.record.vector_head)
-        return f"{shown} …" if len(self.record.vector_head) < (self.record.dimension or 0) else shown
+        head = self.record.vector_head[:_SHOWN_COMPONENTS]
+        shown = " ".join(f"{component:.4f}".replace("-", "−") for component in head)
+        return f"{shown} …" if head and len(head) < (self.record.dimension or 0) else shown
 
 
 @dataclass(frozen=True, kw_only=True)
