@@ -18,7 +18,7 @@ from tests.ops.releases import Release, Seen
 from tests.torture import crash
 
 SEED = 20261127
-SAMPLE = 3
+SAMPLE = 2
 NAMES = ("0.4.24", "0.6.3")
 State = tuple[str, dict[str, object], frozenset[str]]
 
