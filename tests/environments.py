@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,10 +22,17 @@ AT_ONCE = 2
 # What `pip install` is given. Releases before 1.0 need numpy 1 and, where named, older neighbours.
 TABLE: dict[str, tuple[str, ...]] = {
     "chops": ("chromadb==0.6.3", "chromadb-ops==0.1.5", "numpy<2"),
+    "0.4.3": ("chromadb==0.4.3", "numpy<2"),
+    "0.4.14": ("chromadb==0.4.14", "numpy<2"),
     "0.4.24": ("chromadb==0.4.24", "numpy<2"),
+    "0.5.0": ("chromadb==0.5.0", "numpy<2"),
+    "0.5.5": ("chromadb==0.5.5", "numpy<2"),
     "0.5.23": ("chromadb==0.5.23", "numpy<2"),
     "0.6.3": ("chromadb==0.6.3", "numpy<2"),
     "1.0.21": ("chromadb==1.0.21",),
+    "1.3.7": ("chromadb==1.3.7",),
+    # The release that the project itself runs with: where an interpreter has it, no environment is made.
+    "1.5.9": ("chromadb==1.5.9",),
 }
 
 
@@ -35,6 +43,8 @@ class EnvironmentFailed(Exception):
 def python(name: str) -> Path:
     """The interpreter of environment `name`, which is made first when it is missing or its requirements changed."""
     requirements = TABLE[name]
+    if requirements == (f"chromadb=={_installed()}",):
+        return Path(sys.executable)
     folder = ENVIRONMENTS / name
     interpreter = folder / "bin" / "python"
     stamp = folder / ".made-of"
@@ -46,6 +56,14 @@ def python(name: str) -> Path:
                 _make(folder, requirements)
             stamp.write_text(wanted)
     return interpreter
+
+
+def _installed() -> str:
+    """The release of chromadb that this interpreter has; empty without one."""
+    try:
+        return version("chromadb")
+    except PackageNotFoundError:
+        return ""
 
 
 def _make(folder: Path, requirements: tuple[str, ...]) -> None:

@@ -221,6 +221,8 @@ class DbInfo(SelectsCollections, Operation[DbInfoResult]):
         watermarks = {
             segment.id: embeddings_queue.segment_watermark(store, segment.id, problems) for segment in found.segments
         }
+        if index.segment is not None and watermarks.get(index.segment.id) is None:
+            watermarks[index.segment.id] = index.watermark  # before 0.5.6 it stands in the id map
         return CollectionInfo(
             id=found.id,
             name=found.name,

@@ -221,7 +221,7 @@ class HnswRebuild(SelectsCollections, Operation[HnswRebuildResult]):
             row = connection.execute(
                 "SELECT id FROM segments WHERE collection = ? AND scope = 'VECTOR'", (step.subject,)
             ).fetchone()
-            configurations.write(connection, item.collection, str(row[0]), item.found.authority, item.changes)
+            configurations.write(connection, item.collection, str(row[0]), item.found, item.changes)
 
         flipped = store.writer.flip(
             step,

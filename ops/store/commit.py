@@ -33,6 +33,7 @@ from ops.errors import (
 from ops.plan import Plan, StepScope
 from ops.progress import Progress
 from ops.store import recovery, sqlite, trash
+from ops.store.live_index import position
 from ops.store.persist_dir import PersistDir, SegmentDirectory, Users
 from ops.store.staging import (
     Intent,
@@ -73,9 +74,14 @@ class Flipped:
 
 @dataclass(frozen=True, kw_only=True)
 class _Before:
-    """What must still be so at the commit: read when the step began."""
+    """What must still be so at the commit: read when the step began.
+
+    ``watermark`` is the row of the segment, ``taken_up`` that or, where there is none, what the id map says; that file
+    is among ``files``.
+    """
 
     watermark: int | None
+    taken_up: int | None
     newest_seq: int | None
     files: tuple[tuple[str, int, int, int], ...]  # name, inode, size in bytes, mtime in ns
 
@@ -235,7 +241,7 @@ class Writer:
 
         def prepare(_intent: Intent, _old: SegmentDirectory) -> None:
             before = self._before(segment.id)
-            if (before.watermark, before.newest_seq) != (record.watermark, record.newest_seq):
+            if (before.taken_up, before.newest_seq) != (record.watermark, record.newest_seq):
                 raise PlanChanged(what=f"Chroma has written to {collection.name} since run {record.run_id}")
             if exists(self.store.fd, returning):
                 # It was left in place when the run ended because somebody had the store open: retire it late.
@@ -345,9 +351,11 @@ class Writer:
         self.store.close_database()
         with sqlite.sqlite_errors(self.store.database_path):
             watermark, newest = _positions(self.store.db, segment_id)
+        taken_up = position(self.store, segment_id)
         directory = self.store.segment_directory(segment_id)
         return _Before(
             watermark=watermark,
+            taken_up=taken_up,
             newest_seq=newest,
             files=() if directory is None else _stat_files(directory, self.store.fd),
         )
@@ -546,7 +554,7 @@ def _record(intent: Intent, before: _Before, facts: Mapping[str, str]) -> trash.
         collection_id=intent.collection_id,
         old_segment=intent.old_segment,
         new_segment=intent.new_segment,
-        watermark=before.watermark,
+        watermark=before.taken_up,
         newest_seq=before.newest_seq,
         made_at=now,
         expires_at=now + trash.KEPT_FOR,

@@ -60,6 +60,22 @@ _SEGMENT_KEYS = {
     "sync_threshold": "hnsw:sync_threshold",
     "resize_factor": "hnsw:resize_factor",
 }
+# Where releases before 1.0 keep a copy for display, without reading it: found as above.
+_SHOWN: Mapping[str, tuple[str, ...]] = {
+    name: ("hnsw_configuration", "M" if name == "max_neighbors" else name) for name in _SEGMENT_KEYS
+}
+_ROWS: Mapping[str, tuple[str, str]] = {
+    "segment_metadata": (
+        "DELETE FROM segment_metadata WHERE segment_id = CAST(?1 AS TEXT) AND key = CAST(?2 AS TEXT)",
+        "INSERT INTO segment_metadata (segment_id, key, str_value, int_value, float_value)"
+        " VALUES (CAST(?1 AS TEXT), CAST(?2 AS TEXT), ?3, ?4, ?5)",
+    ),
+    "collection_metadata": (
+        "DELETE FROM collection_metadata WHERE collection_id = CAST(?1 AS TEXT) AND key = CAST(?2 AS TEXT)",
+        "INSERT INTO collection_metadata (collection_id, key, str_value, int_value, float_value)"
+        " VALUES (CAST(?1 AS TEXT), CAST(?2 AS TEXT), ?3, ?4, ?5)",
+    ),
+}
 _WRITE: Mapping[str, str] = {
     "schema_str": "UPDATE collections SET schema_str = CAST(?1 AS TEXT)"
     " WHERE id = CAST(?2 AS TEXT) AND schema_str = CAST(?3 AS TEXT)",
@@ -99,6 +115,9 @@ class HnswConfiguration:
 class Effective:
     """What Chroma uses: ``authority`` is schema_str, config_json_str or segment_metadata, ``raw`` its text.
 
+    Of segment_metadata, whose values are rows, ``raw`` is a JSON text of the ``hnsw:`` rows and of their copies: the
+    rows of collection_metadata, and config_json_str where it holds an ``hnsw_configuration``.
+
     ``stored`` is what stands there; ``configuration`` has M and ef_construction of the index where there is one.
     """
 
@@ -115,17 +134,25 @@ def effective(store: PersistDir, collection: Collection, header: Header | None =
     that exists, M and ef_construction come from its header. Raises FIELD_INVALID for a text or value of a wrong kind.
     """
     authority, raw = _authority(store, collection)
-    where = f"{authority} of {visible(collection.name)}"
     if authority == "segment_metadata":
-        found = _segment_metadata(collection)
-        raw = json.dumps(found, sort_keys=True)
-    else:
-        document = _loaded(raw, where)
-        found = {name: _at(document, place) for name, place in _PLACES[authority].items()}
-    configuration = stored = _checked({name: value for name, value in found.items() if value is not None}, where)
+        raw = _rows_text(collection)
+    configuration = stored = stored_in(store, collection, authority, raw)
     if header is not None and header.elements:
         configuration = replace(stored, max_neighbors=header.m, ef_construction=header.ef_construction)
     return Effective(configuration=configuration, stored=stored, authority=authority, raw=raw)
+
+
+def stored_in(store: PersistDir, collection: Collection, authority: str, raw: str) -> HnswConfiguration:
+    """What ``raw`` says, which is or was the text of the authority; raises FIELD_INVALID as ``effective``."""
+    where = f"{authority} of {visible(collection.name)}"
+    document = _loaded(raw, where)
+    if authority == "segment_metadata":
+        found = {name: _at(document, (authority, key)) for name, key in _SEGMENT_KEYS.items()}
+        if found["ef_search"] is None:
+            found["ef_search"] = _default_ef_search(store, _at(document, ("config_json_str",)))
+    else:
+        found = {name: _at(document, place) for name, place in _PLACES[authority].items()}
+    return _checked({name: value for name, value in found.items() if value is not None}, where)
 
 
 def changed_text(collection: Collection, authority: str, changes: Mapping[str, Value]) -> str:
@@ -138,46 +165,73 @@ def changed_text(collection: Collection, authority: str, changes: Mapping[str, V
         raise FieldInvalid(where=where, value="rows instead of one text", expected="a JSON text")
     text = getattr(collection, authority) or ""
     _loaded(text, where)
+    return _with(text, _PLACES[authority], changes, where)
+
+
+def rows_of(authority: str, changes: Mapping[str, Value]) -> int:
+    """How many rows ``write`` changes at most."""
+    return 2 * len(changes) + bool(changes) if authority == "segment_metadata" else int(bool(changes))
+
+
+def after(collection: Collection, found: Effective, changes: Mapping[str, Value]) -> str:
+    """``found.raw`` as it reads when ``changes`` were written to it."""
+    if found.authority == "schema_str":
+        return changed_text(replace(collection, schema_str=found.raw), found.authority, changes)
+    if found.authority == "config_json_str":
+        return changed_text(replace(collection, config_json_str=found.raw), found.authority, changes)
+    document = json.loads(found.raw)
     for name, value in changes.items():
-        text = _replaced(text, _PLACES[authority][name], json.dumps(value), where)
-    return text
+        for table in _ROWS:
+            document[table][_SEGMENT_KEYS[name]] = value
+    if document["config_json_str"] is not None:
+        document["config_json_str"] = _shown(document["config_json_str"], changes)
+    return _dumped(document)
 
 
 def write(
     connection: sqlite3.Connection,
     collection: Collection,
     segment_id: str,
-    authority: str,
+    found: Effective,
     changes: Mapping[str, Value],
 ) -> None:
     """Write the changes to the authority, inside the caller's transaction; ``segment_id`` is the VECTOR segment in it.
 
-    Raises PLAN_CHANGED when the text is no longer what ``collection`` was read with, and as ``changed_text``.
+    Where values are rows of segment_metadata the copies that Chroma displays are written too. Raises PLAN_CHANGED when
+    the text is no longer what ``collection`` was read with, FIELD_INVALID where a place does not exist.
     """
-    if not changes:
-        return
-    if authority == "segment_metadata":
-        for name, value in changes.items():
-            _write_row(connection, segment_id, _SEGMENT_KEYS[name], value)
-        return
-    text = changed_text(collection, authority, changes)
-    values = (encoded(text), encoded(collection.id), encoded(getattr(collection, authority)))
-    if connection.execute(_WRITE[authority], values).rowcount != 1:
-        raise PlanChanged(what=f"the {authority} of {visible(collection.name)} was changed meanwhile")
+    if changes:
+        put(connection, collection, segment_id, found, after(collection, found, changes))
 
 
-def _write_row(connection: sqlite3.Connection, segment_id: str, key: str, value: Value) -> None:
-    connection.execute("DELETE FROM segment_metadata WHERE segment_id = ? AND key = ?", (segment_id, key))
-    connection.execute(
-        "INSERT INTO segment_metadata (segment_id, key, str_value, int_value, float_value) VALUES (?, ?, ?, ?, ?)",
-        (
-            segment_id,
-            key,
-            value if isinstance(value, str) else None,
-            value if isinstance(value, int) else None,
-            value if isinstance(value, float) else None,
-        ),
-    )
+def put(connection: sqlite3.Connection, collection: Collection, segment_id: str, found: Effective, wanted: str) -> None:
+    """Make ``wanted`` what ``found.raw`` is now, inside the caller's transaction; raises as ``write``."""
+    if found.authority != "segment_metadata":
+        _put_text(connection, collection, found.authority, wanted, found.raw)
+        return
+    now, then = json.loads(found.raw), json.loads(wanted)
+    for table, owner in (("segment_metadata", segment_id), ("collection_metadata", collection.id)):
+        for key in sorted(now[table].keys() | then[table].keys()):
+            if now[table].get(key) != then[table].get(key):
+                _put_row(connection, table, owner, key, then[table].get(key))
+    if now["config_json_str"] != then["config_json_str"]:
+        _put_text(connection, collection, "config_json_str", then["config_json_str"], now["config_json_str"])
+
+
+def _put_text(connection: sqlite3.Connection, collection: Collection, column: str, text: str, old: str) -> None:
+    values = (encoded(text), encoded(collection.id), encoded(old))
+    if connection.execute(_WRITE[column], values).rowcount != 1:
+        raise PlanChanged(what=f"the {column} of {visible(collection.name)} was changed meanwhile")
+
+
+def _put_row(connection: sqlite3.Connection, table: str, owner: str, key: str, value: Value | None) -> None:
+    delete, insert = _ROWS[table]
+    place = (encoded(owner), encoded(key))
+    connection.execute(delete, place)
+    if value is None:
+        return
+    text, whole, real = (value if isinstance(value, kind) else None for kind in (str, int, float))
+    connection.execute(insert, (*place, text, whole, real))
 
 
 def _authority(store: PersistDir, collection: Collection) -> tuple[str, str]:
@@ -194,9 +248,56 @@ def _authority(store: PersistDir, collection: Collection) -> tuple[str, str]:
     return "segment_metadata", ""
 
 
-def _segment_metadata(collection: Collection) -> dict[str, object]:
-    stored = {key: value for segment in collection.of_scope("VECTOR") for key, value in segment.metadata.items()}
-    return {name: stored.get(key) for name, key in _SEGMENT_KEYS.items()}
+def _default_ef_search(store: PersistDir, displayed: object) -> int:
+    """What Chroma takes without a row: 10 up to 0.5, 100 later.
+
+    0.5.9 to 0.6.3 write the same tables; which default their reader has is told by the text that they display.
+    """
+    shape = store.schema.shape
+    if not shape.int_seq_ids and isinstance(displayed, str):
+        shown = _at(_loaded(displayed, "config_json_str"), _SHOWN["ef_search"])
+        if type(shown) is int and shown > 0:
+            return shown
+    return shape.ef_search
+
+
+def _rows_text(collection: Collection) -> str:
+    rows = {key: value for segment in collection.of_scope("VECTOR") for key, value in segment.metadata.items()}
+    return _dumped(
+        {
+            "segment_metadata": {key: rows[key] for key in _SEGMENT_KEYS.values() if key in rows},
+            "collection_metadata": {
+                key: collection.metadata[key] for key in _SEGMENT_KEYS.values() if key in collection.metadata
+            },
+            "config_json_str": _shown_text(collection),
+        }
+    )
+
+
+def _shown_text(collection: Collection) -> str | None:
+    """``config_json_str`` where it is a copy for display, else None."""
+    text = collection.config_json_str
+    if text is None:
+        return None
+    copied = _at(_loaded(text, f"config_json_str of {visible(collection.name)}"), ("hnsw_configuration",))
+    return text if isinstance(copied, dict) else None
+
+
+def _shown(text: str, changes: Mapping[str, Value]) -> str:
+    """The text for display with the changed values that it shows."""
+    document = json.loads(text)
+    shown = {name: value for name, value in changes.items() if _at(document, _SHOWN[name]) is not None}
+    return _with(text, _SHOWN, shown, "config_json_str")
+
+
+def _with(text: str, places: Mapping[str, tuple[str, ...]], changes: Mapping[str, Value], where: str) -> str:
+    for name, value in changes.items():
+        text = _replaced(text, places[name], json.dumps(value), where)
+    return text
+
+
+def _dumped(document: Mapping[str, object]) -> str:
+    return json.dumps(document, sort_keys=True)
 
 
 def _loaded(text: str, where: str) -> object:

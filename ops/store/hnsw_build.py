@@ -98,18 +98,28 @@ class Source:
         )
 
 
-def build(directory: Path, source: Source, *, m: int, ef_construction: int, threads: int, progress: Progress) -> None:
+def build(
+    directory: Path,
+    source: Source,
+    *,
+    m: int,
+    ef_construction: int,
+    threads: int,
+    progress: Progress,
+    initial_slots: int = INITIAL_SLOTS[0],
+) -> None:
     """Write ``header.bin``, ``data_level0.bin``, ``length.bin`` and ``link_lists.bin`` of a new index to ``directory``.
 
     Labels are 1..n in the order of the source. Vectors are stored as the source gives them: a cosine index is built by
     inner product over the unit vectors, which is what the library does after normalising, so that no bit changes.
+    ``initial_slots`` is the room of an index without elements.
     """
     import hnswlib
     import numpy as np
 
     count, dimension = source.count, source.files.header.dimension
     if not count:
-        _write_empty(directory, dimension, m, ef_construction)
+        _write_empty(directory, dimension, m, ef_construction, initial_slots)
         return
     index = hnswlib.Index(space="l2" if source.space == "l2" else "ip", dim=dimension)
     index.init_index(
@@ -157,9 +167,9 @@ def _give_memory_back() -> None:
         trim(0)
 
 
-def _write_empty(directory: Path, dimension: int, m: int, ef_construction: int) -> None:
-    """An index without elements, with the first allocation of Chroma 1.x: what the library writes, but zeros inside."""
-    slots, data_offset = INITIAL_SLOTS[0], 8 * m + 4
+def _write_empty(directory: Path, dimension: int, m: int, ef_construction: int, slots: int) -> None:
+    """An index without elements, with Chroma's first allocation: what the library writes, but zeros inside."""
+    data_offset = 8 * m + 4
     header = Header(
         capacity=slots,
         elements=0,

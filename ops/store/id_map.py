@@ -21,7 +21,7 @@ import socket
 import struct
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -33,7 +33,17 @@ CLASS = "PersistentData"
 MEBIBYTE = 1 << 20
 T = TypeVar("T")
 _STATE_KEYS = frozenset(
-    {"dimensionality", "id_to_label", "id_to_seq_id", "label_to_id", "max_seq_id", "total_elements_added"}
+    {
+        "dimensionality",
+        "id_to_label",
+        "id_to_seq_id",
+        "label_to_id",
+        "max_seq_id",
+        "total_elements_added",
+        # of 0.5.5, which takes 0 where they are missing and no other release reads them: not written
+        "total_elements_updated",
+        "total_invalid_operations",
+    }
 )
 _REQUIRED_KEYS = frozenset({"id_to_label", "label_to_id", "total_elements_added"})
 _LARGEST = 2**63 - 1
@@ -64,7 +74,11 @@ class IdMapSummary:
 
 @dataclass(frozen=True, kw_only=True)
 class IdMap:
-    """A whole id map: ``labels[i]`` is the label of ``ids[i]``, in the order of ``id_to_label`` in the file."""
+    """A whole id map: ``labels[i]`` is the label of ``ids[i]``, in the order of ``id_to_label`` in the file.
+
+    ``seq_ids[i]`` is the WAL entry that wrote ``ids[i]``, 0 where the file does not say; None without any, which is how
+    Chroma 1.0 and later write it.
+    """
 
     form: str
     total_elements_added: int
@@ -73,6 +87,7 @@ class IdMap:
     labels: array.array[int]
     ids: list[str]
     inverse: bool = True
+    seq_ids: array.array[int] | None = None
 
 
 class IdMapReader:
@@ -101,6 +116,10 @@ class IdMapReader:
     def read(self, fd: int, name: str) -> IdMap:
         """The whole id map of the file open at ``fd``; errors as of ``summary``."""
         header, body = self._ask("read", fd, name)
+        seq_ids = None
+        if header["seq_ids"]:
+            seq_ids = _numbers(body[: 8 * header["labels"]])
+            del body[: 8 * header["labels"]]
         labels, ids = unpack_entries(body, header["labels"])
         return IdMap(
             form=header["form"],
@@ -110,6 +129,7 @@ class IdMapReader:
             labels=labels,
             ids=ids,
             inverse=header["inverse"],
+            seq_ids=seq_ids,
         )
 
     def close(self) -> None:
@@ -187,22 +207,29 @@ def read(reader: IdMapReader, directory: Any, collection: str) -> IdMap:
 
 
 def dump(id_map: IdMap) -> bytes:
-    """The file that Chroma 1.0 and later reads: a plain dict, pickle protocol 3.
+    """The file as Chroma reads it, in the form of ``id_map``; pickle protocol 3.
 
-    The fields that those releases leave empty (``dimensionality``, ``max_seq_id``, ``id_to_seq_id``) are left empty.
+    A dict is read by Chroma 1.0 and later. An object of ``PersistentData`` is what older releases need, with
+    ``dimensionality`` set and an entry of ``id_to_seq_id`` for every id; later ones read it too.
     """
     labels = id_map.labels.tolist()
-    return pickle.dumps(
+    seq_ids = {} if id_map.seq_ids is None else dict(zip(id_map.ids, id_map.seq_ids.tolist(), strict=True))
+    state = pickle.dumps(
         {
-            "dimensionality": None,
+            "dimensionality": id_map.dimensionality,
             "total_elements_added": id_map.total_elements_added,
-            "max_seq_id": None,
+            "max_seq_id": id_map.max_seq_id,
             "id_to_label": dict(zip(id_map.ids, labels, strict=True)),
             "label_to_id": dict(zip(labels, id_map.ids, strict=True)),
-            "id_to_seq_id": {},
+            "id_to_seq_id": seq_ids,
         },
         protocol=3,
     )
+    if id_map.form == "dict":
+        return state
+    # PROTO 3, GLOBAL, EMPTY_TUPLE, NEWOBJ; the state without its own PROTO and STOP; BUILD, STOP: the class is not
+    # needed to write an object of it.
+    return b"\x80\x03c" + f"{MODULE}\n{CLASS}\n".encode() + b")\x81" + state[2:-1] + b"b."
 
 
 def pack_entries(labels: array.array[int], ids: list[str]) -> bytes:
@@ -238,6 +265,22 @@ def unpack_entries(body: bytes | bytearray, count: int) -> tuple[array.array[int
         ids.append(blob[start : start + length].decode("utf-8", "surrogatepass"))
         start += length
     return labels, ids
+
+
+def _packed(numbers: Iterable[int]) -> bytes:
+    """Numbers as int64, little endian."""
+    values = array.array("q", numbers)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values.tobytes()
+
+
+def _numbers(data: bytes | bytearray) -> array.array[int]:
+    values = array.array("q")
+    values.frombytes(data)
+    if sys.byteorder == "big":
+        values.byteswap()
+    return values
 
 
 def _with_file(directory: Any, collection: str, ask: Callable[[int, str], T]) -> T:
@@ -315,6 +358,8 @@ def _answer(request: Mapping[str, Any], fd: int) -> tuple[dict[str, Any], bytes]
             body = b""
         else:
             body = pack_entries(array.array("q", value["id_to_label"].values()), list(value["id_to_label"]))
+            if value["id_to_seq_id"]:
+                body = _packed(value["id_to_seq_id"].get(key, 0) for key in value["id_to_label"]) + body
         return _header(value), body
     except _Refused as refused:
         return {"code": refused.code, "why": refused.why}, b""
@@ -465,7 +510,7 @@ def _checked(value: object) -> dict[str, Any]:
     _check_entries(state["id_to_label"], "id_to_label", str, int)
     _check_entries(state["label_to_id"], "label_to_id", int, str)
     _check_entries(state["id_to_seq_id"], "id_to_seq_id", str, int)
-    for key in ("dimensionality", "max_seq_id"):
+    for key in ("dimensionality", "max_seq_id", "total_elements_updated", "total_invalid_operations"):
         number = state.setdefault(key, None)
         if number is not None and (type(number) is not int or not 0 <= number <= _LARGEST):
             _refuse_depth(number)
@@ -502,6 +547,7 @@ def _header(state: Mapping[str, Any]) -> dict[str, Any]:
         "labels": len(forward),
         "max_label": max(forward.values(), default=0),
         "inverse": inverse,
+        "seq_ids": bool(state["id_to_seq_id"]),
     }
 
 

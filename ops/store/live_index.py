@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ops.errors import IndexMetadataMissing, IndexMissing, IndexNotPersisted, LabelCollisionRisk
 from ops.store import id_map as id_maps
-from ops.store.embeddings_queue import entries, tail_state, watermarks
+from ops.store.embeddings_queue import entries, segment_watermark, tail_state, watermarks
 from ops.store.hnsw import IndexDirectory, IndexFiles, read_header
 from ops.store.metadb import count_records
 from ops.store.sysdb import metadata_segment
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 class LiveIndex:
     """Index and id map that agree: ``ids[i]`` is the id of the vector in ``slots[i]``, in the order of the labels.
 
-    ``counter`` is the last label given out as the id map has it, ``id_map_bytes`` the size of its file.
+    ``counter`` is the last label given out as the id map has it, ``id_map_bytes`` the size of its file. ``form``,
+    ``dimensionality``, ``max_seq_id`` and ``seq_ids`` (in the order of ``ids``) are those of the id map.
     """
 
     files: IndexFiles
@@ -37,6 +38,10 @@ class LiveIndex:
     counter: int
     max_label: int
     id_map_bytes: int
+    form: str
+    dimensionality: int | None
+    max_seq_id: int | None
+    seq_ids: array[int] | None
 
     @property
     def tombstones(self) -> int:
@@ -77,14 +82,18 @@ def open_live_index(
             f" and {len(extra)} live vectors have no id"
         )
         raise LabelCollisionRisk(collection=collection, why=why, missing=len(missing), extra=len(extra))
-    ids = found.ids
+    ids, seq_ids, places = found.ids, found.seq_ids, order.tolist()
     return LiveIndex(
         files=files,
         slots=slots,
-        ids=tuple(ids[place] for place in order.tolist()),
+        ids=tuple(ids[place] for place in places),
         counter=found.total_elements_added,
         max_label=int(labels.max()) if len(labels) else 0,
         id_map_bytes=_size_of(directory),
+        form=found.form,
+        dimensionality=found.dimensionality,
+        max_seq_id=found.max_seq_id,
+        seq_ids=None if seq_ids is None else array("q", (seq_ids[place] for place in places)),
     )
 
 
@@ -109,27 +118,51 @@ def persisted_directory(store: PersistDir, collection: Collection, segment_id: s
     raise IndexNotPersisted(collection=name, entries=entries(store, collection.id).entries)
 
 
-def coverage(store: PersistDir, collection: Collection, index: LiveIndex) -> tuple[int, int]:
-    """How many ids have a vector in the index or in the WAL above its watermark, and how many records there are.
+def position(store: PersistDir, segment_id: str) -> int | None:
+    """The last WAL entry that an index has taken up: its row of ``max_seq_id``, else what its id map says.
+
+    Chroma before 0.5.6 keeps it in the id map only, and later releases look there where there is no row. None while
+    nothing was persisted.
+    """
+    watermark = segment_watermark(store, segment_id)
+    directory = store.segment_directory(segment_id) if watermark is None else None
+    if directory is None or not any(file.name == id_maps.FILE_NAME for file in directory.files()):
+        return watermark
+    return id_maps.read_summary(store.id_maps, directory, segment_id).max_seq_id
+
+
+def coverage(store: PersistDir, collection: Collection, index: LiveIndex, taken_up: int | None) -> tuple[int, int]:
+    """How many ids have a vector in the index or in the WAL above its position ``taken_up``, and how many records.
 
     They are equal in a sound collection whose METADATA segment has taken up the whole WAL.
     """
-    effects = tail_state(store, collection.id, watermarks(store, collection).vector or 0)
+    effects = tail_state(store, collection.id, taken_up or 0)
     indexed = set(index.ids)
     written = sum(1 for entry, effect in effects.items() if effect == "written" and entry not in indexed)
     deleted = sum(1 for entry, effect in effects.items() if effect == "deleted" and entry in indexed)
     return len(indexed) + written - deleted, count_records(store, metadata_segment(store, collection).id)
 
 
-def write_id_map(directory: Path, ids: tuple[str, ...]) -> None:
-    """The id map of a new index with labels 1..n in the order of ``ids``."""
+def write_id_map(directory: Path, old: LiveIndex, taken_up: int | None) -> None:
+    """The id map of a new index with labels 1..n in the order of ``old.ids``, for the readers of the old one.
+
+    It keeps the form of the old one, which every release that can open the store reads. Releases that read the class
+    form need ``dimensionality`` and a sequence number for every id, and look for their position, ``taken_up``, in
+    ``max_seq_id`` where the watermark has no row.
+    """
+    count, dimensionality, max_seq_id, seq_ids = len(old.ids), old.dimensionality, old.max_seq_id, old.seq_ids
+    if old.form == "class":
+        dimensionality = old.files.header.dimension
+        max_seq_id = max_seq_id if taken_up is None else taken_up
+        seq_ids = array("q", [max_seq_id or 0]) * count if seq_ids is None else seq_ids
     made = id_maps.IdMap(
-        form="dict",
-        total_elements_added=len(ids),
-        dimensionality=None,
-        max_seq_id=None,
-        labels=array("q", range(1, len(ids) + 1)),
-        ids=list(ids),
+        form=old.form,
+        total_elements_added=count,
+        dimensionality=dimensionality,
+        max_seq_id=max_seq_id,
+        labels=array("q", range(1, count + 1)),
+        ids=list(old.ids),
+        seq_ids=seq_ids,
     )
     (directory / id_maps.FILE_NAME).write_bytes(id_maps.dump(made))
 

@@ -11,8 +11,15 @@ from typing import TYPE_CHECKING
 from ops.plan import Change, Check, StepScope
 from ops.quantities import count, in_bytes
 from ops.store import hnsw, hnsw_build
-from ops.store.configuration import Effective, HnswConfiguration, Value, effective
-from ops.store.live_index import LiveIndex, coverage, open_live_index, persisted_directory, write_id_map
+from ops.store.configuration import Effective, HnswConfiguration, Value, effective, rows_of
+from ops.store.live_index import (
+    LiveIndex,
+    coverage,
+    open_live_index,
+    persisted_directory,
+    position,
+    write_id_map,
+)
 from ops.store.sysdb import Collection, Segment, vector_segment
 from ops.store.sysdb import collection as find_collection
 from ops.store.text import visible
@@ -39,7 +46,8 @@ class IndexFigures:
 class Rebuild:
     """The old index of a collection, opened and agreed with its id map, and the configuration the new one gets.
 
-    ``found`` is what Chroma uses now, ``wanted`` what it will use.
+    ``found`` is what Chroma uses now, ``wanted`` what it will use. ``taken_up`` is the last WAL entry in the index,
+    ``initial_slots`` what Chroma allocates for an index without elements.
     """
 
     collection: Collection
@@ -49,6 +57,8 @@ class Rebuild:
     wanted: HnswConfiguration
     reachable: int
     records: int
+    taken_up: int | None
+    initial_slots: int
 
     @classmethod
     def of(
@@ -62,7 +72,8 @@ class Rebuild:
             directory, store.id_maps, collection=visible(collection.name), dimension=collection.dimension
         )
         found = effective(store, collection, index.files.header)
-        reachable, records = coverage(store, collection, index)
+        taken_up = position(store, segment.id)
+        reachable, records = coverage(store, collection, index, taken_up)
         wanted = change(found.configuration)
         return cls(
             collection=collection,
@@ -73,6 +84,8 @@ class Rebuild:
             wanted=replace(wanted, ef_construction=max(wanted.ef_construction, wanted.max_neighbors)),
             reachable=reachable,
             records=records,
+            taken_up=taken_up,
+            initial_slots=store.schema.shape.initial_slots,
         )
 
     @property
@@ -101,8 +114,8 @@ class Rebuild:
 
     @property
     def rows(self) -> int:
-        """Rows the commit changes: segment, watermark, maintenance log, and the collection where its text changes."""
-        return 3 + bool(self.changes)
+        """Rows the commit changes: segment, watermark, maintenance log, and those of the configuration."""
+        return 3 + rows_of(self.found.authority, self.changes)
 
     @property
     def threads(self) -> int:
@@ -224,8 +237,9 @@ class Rebuild:
             ef_construction=self.wanted.ef_construction,
             threads=self.threads,
             progress=progress,
+            initial_slots=self.initial_slots,
         )
-        write_id_map(directory, self.index.ids)
+        write_id_map(directory, self.index, self.taken_up)
 
 
 def figures(index: LiveIndex, configuration: HnswConfiguration) -> IndexFigures:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from ops.errors import Busy, NeedsRecovery, OpsError
 from ops.store import sqlite, trash
+from ops.store.hnsw import read_header
 from ops.store.persist_dir import DATABASE, PersistDir
 from ops.store.staging import (
     Done,
@@ -161,12 +162,21 @@ def settle_journal(store: PersistDir) -> None:
 
 
 def is_committed(db: sqlite3.Connection, intent: Intent) -> bool:
-    """The marker decides: the new segment is current, or Chroma deleted the collection after the step was logged."""
+    """The marker decides: the new segment is current, or Chroma deleted the collection after the step was logged.
+
+    Where there is no log (before 0.5.6), a deleted collection leaves its rows in ``max_seq_id`` and
+    ``segment_metadata``, and they name the segment it had.
+    """
     rows = db.execute("SELECT id FROM segments WHERE id IN (?, ?)", (intent.new_segment, intent.old_segment))
     current = {row[0] for row in rows}
     if intent.new_segment in current:
         return True
-    return not current and bool(_markers(db, intent.marker, exact=True))
+    if current:
+        return False
+    left = (
+        "SELECT 1 FROM segment_metadata WHERE segment_id = ?1 UNION ALL SELECT 1 FROM max_seq_id WHERE segment_id = ?1"
+    )
+    return bool(_markers(db, intent.marker, exact=True)) or bool(db.execute(left, (intent.new_segment,)).fetchone())
 
 
 def roll_back(store: PersistDir, root: StagingRoot, intent: Intent) -> None:
@@ -341,14 +351,20 @@ def _structure(store: PersistDir, intent: Intent, done: Done) -> str:
 
 
 def structure_of(store: PersistDir, segment: str) -> str:
-    """A sentence when a current, persisted index has no directory or lacks files; empty when it is whole."""
+    """A sentence when a current, persisted index has no directory or lacks files; empty when it is whole.
+
+    Before 0.5.6 no row says that an index was persisted; there one with elements needs its id map, which says so.
+    """
     with sqlite.sqlite_errors(store.database_path):
-        persisted = store.db.execute("SELECT 1 FROM max_seq_id WHERE segment_id = ?", (segment,)).fetchone()
+        persisted = bool(store.db.execute("SELECT 1 FROM max_seq_id WHERE segment_id = ?", (segment,)).fetchone())
     directory = store.segment_directory(segment)
     if directory is None:
+        persisted = persisted or store.schema.shape.watermark_in_id_map
         return f"the directory of the index {segment} is missing" if persisted else ""
     present = {file.name for file in directory.files() if file.kind == "file"}
     needed = {"header.bin", "data_level0.bin", "length.bin", "link_lists.bin"}
+    if not persisted and "header.bin" in present:
+        persisted = read_header(directory, collection=segment).elements > 0
     if persisted:
         needed.add("index_metadata.pickle")
     missing = ", ".join(sorted(needed - present))

@@ -47,6 +47,8 @@ class Family:
     queue_config: bool  # embeddings_queue_config
     maintenance_log: bool
     watermark_in_id_map: bool  # the VECTOR watermark may stand in the id map only (before 0.5.6)
+    initial_slots: int  # what Chroma allocates for a new index
+    ef_search: int  # what Chroma takes where no value is stored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,11 +93,7 @@ class Schema:
         if self.foreign_objects:
             raise SchemaHostile(objects=", ".join(self.foreign_objects[:5]))
         if self.newer or (self.family is not None and not self.family.writable):
-            why = (
-                "it is newer than this version of Chroma Admin"
-                if self.newer
-                else "only stores of Chroma 1.5 are written"
-            )
+            why = "it is newer than this version of Chroma Admin" if self.newer else "its releases are not written yet"
             raise UnsupportedVersion(releases=self.releases, operation=operation, why=why)
         if self.family is None:
             raise SchemaUnknown(
@@ -104,15 +102,19 @@ class Schema:
 
 
 # (embeddings_queue, metadb, sysdb) -> name, releases, writable. The numbers are those of the migrations that the wheels
-# of these releases carry; a set between two rows can be read, and is not written.
+# of these releases carry; a set that is in no row can be read, and is not written.
 _FAMILIES: Mapping[tuple[int, int, int], tuple[str, str, bool]] = {
-    (1, 3, 4): ("0.4", "0.4.15–0.4.24", False),
-    (1, 3, 5): ("0.5.0", "0.5.0", False),
-    (1, 3, 7): ("0.5.4", "0.5.4–0.5.5", False),
-    (1, 3, 8): ("0.5.7", "0.5.7", False),
-    (2, 4, 9): ("0.6", "0.5.9–0.6.3", False),
-    (2, 5, 9): ("1.0", "1.0.0–1.2.2", False),
-    (2, 5, 10): ("1.3", "1.3.0–1.4.1", False),
+    (1, 1, 3): ("0.4.0", "0.4.0–0.4.3", True),
+    (1, 2, 3): ("0.4.4", "0.4.4–0.4.5", True),
+    (1, 3, 3): ("0.4.6", "0.4.6–0.4.14", True),
+    (1, 3, 4): ("0.4", "0.4.15–0.4.24", True),
+    (1, 3, 5): ("0.5.0", "0.5.0", True),
+    (1, 3, 6): ("0.5.1", "0.5.1–0.5.3", True),
+    (1, 3, 7): ("0.5.4", "0.5.4–0.5.5", True),
+    (1, 3, 8): ("0.5.7", "0.5.7", True),
+    (2, 4, 9): ("0.6", "0.5.9–0.6.3", True),
+    (2, 5, 9): ("1.0", "1.0.0–1.2.2", True),
+    (2, 5, 10): ("1.3", "1.3.0–1.4.1", True),
     (2, 6, 10): ("1.5", "1.5.0–1.5.9", True),
 }
 
@@ -373,6 +375,8 @@ def _shape(migrations: Mapping[str, int]) -> Family:
         queue_config=queue >= 2,
         maintenance_log=sysdb >= 8,
         watermark_in_id_map=sysdb < 8,
+        initial_slots=100 if metadb >= 5 else 1000,
+        ef_search=100 if metadb >= 5 else 10,
     )
 
 
@@ -387,7 +391,7 @@ def _releases(migrations: Mapping[str, int], newer: bool, shape: Family) -> str:
     ]
     if not migrations:
         return "unknown"
-    return f"after {older[-1].rpartition('–')[2]}" if older else f"before {_FAMILIES[(1, 3, 4)][1].partition('–')[0]}"
+    return f"after {older[-1].rpartition('–')[2]}" if older else "before 0.4.0"
 
 
 def _allowed(migrations: Mapping[str, int]) -> dict[tuple[str, str], str]:
@@ -416,7 +420,7 @@ def _judge(entry: _Object, allowed: Mapping[tuple[str, str], str], newer: bool) 
     if _OPTIONAL.get((entry.type, entry.name)) == digest:
         return "known"
     expected = allowed.get((entry.type, entry.name))
-    if expected == digest and entry.root_page not in ("", "0"):
+    if expected == digest and (entry.root_page not in ("", "0") or _kind(entry) == "virtual table"):
         return "known"
     if expected is None or not _is_ordinary_table(entry):
         return "foreign"

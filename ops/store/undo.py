@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
-from ops.errors import CollectionNotFound, NothingToUndo, PlanChanged
+from ops.errors import CollectionNotFound, NothingToUndo
 from ops.store import configuration as configurations
 from ops.store import trash
-from ops.store.configuration import Effective, HnswConfiguration, changed_text, effective
-from ops.store.embeddings_queue import newest_seq, watermarks
+from ops.store.configuration import Effective, HnswConfiguration, effective
+from ops.store.embeddings_queue import newest_seq
 from ops.store.hnsw import read_header
+from ops.store.live_index import position
 from ops.store.persist_dir import PersistDir
 from ops.store.rebuild import Rebuild
 from ops.store.sysdb import Collection, Segment, vector_segment
 from ops.store.sysdb import collection as find_collection
-from ops.store.text import encoded, visible
+from ops.store.text import visible
 from ops.store.trash import UndoRecord
-
-_RESTORE: Mapping[str, str] = {
-    "schema_str": "UPDATE collections SET schema_str = CAST(?1 AS TEXT)"
-    " WHERE id = CAST(?2 AS TEXT) AND schema_str = CAST(?3 AS TEXT)",
-    "config_json_str": "UPDATE collections SET config_json_str = CAST(?1 AS TEXT)"
-    " WHERE id = CAST(?2 AS TEXT) AND config_json_str = CAST(?3 AS TEXT)",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +52,7 @@ class UndoStep:
             why = f"the index of {visible(collection.name)} was replaced again since"
             raise NothingToUndo(run_id=record.run_id, why=why)
         header = read_header(directory, collection=visible(collection.name), dimension=collection.dimension)
-        why = _written_since(store, collection, record)
+        why = _written_since(store, segment, record)
         if not why and not _at_hand(store, record):
             why = "the old index is no longer in the trash"
         found = effective(store, collection, header)
@@ -90,14 +83,11 @@ class UndoStep:
 
     def restore(self, connection: sqlite3.Connection, segment_id: str) -> None:
         """Put the old configuration back, byte for byte where nothing but the run changed its text since."""
-        authority = self.found.authority
         if self.exact:
-            values = (encoded(self.record.facts["text"]), encoded(self.collection.id), encoded(self.found.raw))
-            if connection.execute(_RESTORE[authority], values).rowcount != 1:
-                raise PlanChanged(what=f"the {authority} of {visible(self.collection.name)} was changed meanwhile")
+            configurations.put(connection, self.collection, segment_id, self.found, self.record.facts["text"])
             return
         changes = self.found.stored.changes(self.old)
-        configurations.write(connection, self.collection, segment_id, authority, changes)
+        configurations.write(connection, self.collection, segment_id, self.found, changes)
 
 
 def facts_of(found: Effective) -> dict[str, str]:
@@ -128,18 +118,15 @@ def old_configuration(record: UndoRecord) -> HnswConfiguration:
 def _text_is_the_runs(store: PersistDir, collection: Collection, record: UndoRecord, found: Effective) -> bool:
     """True when the old text with today's values in it is today's text."""
     authority, before = found.authority, record.facts.get("text", "")
-    if authority not in _RESTORE or record.facts.get("authority") != authority or not before:
+    if record.facts.get("authority") != authority or not before:
         return False
-    if authority == "schema_str":
-        then = replace(collection, schema_str=before)
-    else:
-        then = replace(collection, config_json_str=before)
-    stored = effective(store, then).stored
-    return changed_text(then, authority, stored.changes(found.stored)) == found.raw
+    stored = configurations.stored_in(store, collection, authority, before)
+    then = Effective(configuration=stored, stored=stored, authority=authority, raw=before)
+    return configurations.after(collection, then, stored.changes(found.stored)) == found.raw
 
 
-def _written_since(store: PersistDir, collection: Collection, record: UndoRecord) -> str:
-    if watermarks(store, collection).vector != record.watermark or newest_seq(store) != record.newest_seq:
+def _written_since(store: PersistDir, segment: Segment, record: UndoRecord) -> str:
+    if position(store, segment.id) != record.watermark or newest_seq(store) != record.newest_seq:
         return "Chroma has written since the run"
     return ""
 

@@ -12,7 +12,7 @@ from ops.store.configuration import HnswConfiguration, effective
 from ops.store.hnsw import CHUNK_BYTES, Levels, PlainDirectory
 from ops.store.hnsw_build import Source
 from ops.store.hnsw_search import GraphSearch
-from ops.store.live_index import LiveIndex, open_live_index
+from ops.store.live_index import LiveIndex, open_live_index, position
 from ops.store.persist_dir import PersistDir
 from ops.store.sysdb import collection as find_collection
 from ops.store.sysdb import vector_segment
@@ -85,6 +85,7 @@ def verify_staged(*, path: str, collection_id: str, staged: StagedIndex) -> Veri
         new = open_live_index(stage, store.id_maps, collection=collection.name, dimension=collection.dimension)
         store.id_maps.close()
         levels = _check_structure(new, staged)
+        _check_id_map(new, old, position(store, staged.old_segment_id))
         if new.ids != old.ids:
             _fail(f"{len(set(old.ids) ^ set(new.ids))} ids are in one index only, or in another order")
         source = Source(files=old.files, slots=old.slots, old_space=staged.old_space, space=staged.space)
@@ -121,6 +122,18 @@ def _check_structure(new: LiveIndex, staged: StagedIndex) -> Levels:
         _fail(f"it was built with M {header.m} and ef_construction {header.ef_construction}")
     _check_labels(new)
     return new.files.check_graph()
+
+
+def _check_id_map(new: LiveIndex, old: LiveIndex, taken_up: int | None) -> None:
+    """The readers of the old id map read the new one, and find the position where they found it."""
+    if new.form != old.form or new.dimensionality not in (old.dimensionality, new.files.header.dimension):
+        _fail(f"its id map has the form {new.form} instead of {old.form}, or another dimension")
+    if new.max_seq_id != old.max_seq_id and new.max_seq_id != taken_up:
+        _fail(f"its id map says that it has taken up the WAL to {new.max_seq_id} instead of {taken_up}")
+    if old.seq_ids is not None and new.seq_ids != old.seq_ids:
+        _fail("its id map names other WAL entries for its ids")
+    if new.form == "class" and None in (new.dimensionality, new.seq_ids):
+        _fail("its id map lacks what Chroma before 1.0 reads")
 
 
 def _check_labels(index: LiveIndex) -> None:

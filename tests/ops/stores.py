@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+DATA = ROOT / "tests" / "data"
 CACHE = ROOT / ".pytest_cache" / "stores"
 DEFAULT = (("default_tenant", "default_database"),)
 
@@ -147,6 +149,14 @@ def copy_of(script: str, place: Path, python: str = sys.executable) -> Path:
     return place
 
 
+def unpacked(name: str, place: Path) -> Path:
+    """A store of ``tests/data``, written by the release (or by two, one after the other) of that name."""
+    place.mkdir()
+    with tarfile.open(DATA / f"{name}.tar.xz") as archive:
+        archive.extractall(place, filter="data")
+    return place
+
+
 def write_through_client(path: Path, code: str, python: str = sys.executable) -> str:
     """Run ``code`` on the store in a child with a real ``client``, ``np`` and ``vectors(count, dimension)``.
 
@@ -184,11 +194,13 @@ found = []
 for tenant, database in json.loads(sys.argv[2]):
     client.set_tenant(tenant, database)
     for collection in client.list_collections():
+        if isinstance(collection, str):  # of 0.6
+            collection = client.get_collection(str(collection))
         got = collection.get(include=["documents", "metadatas", "embeddings"])
         rows = np.asarray(got["embeddings"], dtype="<f4").reshape(len(got["ids"]), -1 if got["ids"] else 0)
         queries = []
         if got["ids"]:
-            near = collection.query(query_embeddings=rows[:10], n_results=10, include=["distances"])
+            near = collection.query(query_embeddings=rows[:10].tolist(), n_results=10, include=["distances"])
             queries = [list(zip(ids, ds)) for ids, ds in zip(near["ids"], near["distances"])]
         found.append({"tenant": tenant, "database": database, "name": collection.name, "ids": got["ids"],
                       "documents": got["documents"] or [None] * len(got["ids"]),

@@ -96,10 +96,11 @@ def test_without_both_the_metadata_of_the_segment_decides(small: Path) -> None:
     with PersistDir.open(small) as store:
         found = effective(store, collection_of(store, "alpha"))
         assert found.authority == "segment_metadata"
+        assert json.loads(found.raw)["segment_metadata"]["hnsw:M"] == 8
         assert found.configuration == HnswConfiguration(space="cosine", max_neighbors=8, resize_factor=1.5)
         alpha = collection_of(store, "alpha")
     connection = sqlite3.connect(small / "chroma.sqlite3")
-    write(connection, alpha, segment, "segment_metadata", {"space": "l2", "ef_search": 40, "resize_factor": 2.0})
+    write(connection, alpha, segment, found, {"space": "l2", "ef_search": 40, "resize_factor": 2.0})
     connection.commit()
     connection.close()
     with PersistDir.open(small) as store:
@@ -205,9 +206,9 @@ def test_any_text_differs_in_the_one_value_only(
 def test_a_write_is_refused_when_the_text_was_changed_meanwhile(small: Path) -> None:
     with PersistDir.open(small) as store:
         alpha = collection_of(store, "alpha")
-        segment = vector_segment(store, alpha).id
+        segment, found = vector_segment(store, alpha).id, effective(store, alpha)
     connection = sqlite3.connect(small / "chroma.sqlite3")
     connection.execute("UPDATE collections SET schema_str = replace(schema_str, '1000', '1001')")
     with pytest.raises(PlanChanged):
-        write(connection, alpha, segment, "schema_str", {"ef_search": 5})
+        write(connection, alpha, segment, found, {"ef_search": 5})
     connection.close()
