@@ -98,6 +98,12 @@ FLIP_PHASES = (
     Phase(key="commit", label="Swapped", commit=True),
     Phase(key="readback", label="Read back"),
 )
+ROWS_PHASES = (
+    Phase(key="check", label="Checked again"),
+    Phase(key="lock", label="Locked"),
+    Phase(key="commit", label="Changed", commit=True),
+    Phase(key="readback", label="Read back"),
+)
 READ_PHASES = (Phase(key="read", label="Read"),)
 
 

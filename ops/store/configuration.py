@@ -25,7 +25,7 @@ _MAX_INT = 2**31 - 1
 
 # Where the members stand inside the text of each authority: found by changing one place and asking Chroma.
 _SCHEMA_CONFIG = ("keys", "#embedding", "float_list", "vector_index", "config")
-_PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "schema_str": {
         "space": (*_SCHEMA_CONFIG, "space"),
         "max_neighbors": (*_SCHEMA_CONFIG, "hnsw", "max_neighbors"),
@@ -120,8 +120,8 @@ def effective(store: PersistDir, collection: Collection, header: Header | None =
         found = _segment_metadata(collection)
         raw = json.dumps(found, sort_keys=True)
     else:
-        document = _loaded(raw, where)
-        found = {name: _at(document, place) for name, place in _PLACES[authority].items()}
+        document = loaded(raw, where)
+        found = {name: member(document, place) for name, place in PLACES[authority].items()}
     configuration = stored = _checked({name: value for name, value in found.items() if value is not None}, where)
     if header is not None and header.elements:
         configuration = replace(stored, max_neighbors=header.m, ef_construction=header.ef_construction)
@@ -134,12 +134,12 @@ def changed_text(collection: Collection, authority: str, changes: Mapping[str, V
     A member that is missing is added at the end of its object. Raises FIELD_INVALID where the place does not exist.
     """
     where = f"{authority} of {visible(collection.name)}"
-    if authority not in _PLACES:
+    if authority not in PLACES:
         raise FieldInvalid(where=where, value="rows instead of one text", expected="a JSON text")
     text = getattr(collection, authority) or ""
-    _loaded(text, where)
+    loaded(text, where)
     for name, value in changes.items():
-        text = _replaced(text, _PLACES[authority][name], json.dumps(value), where)
+        text = replaced(text, PLACES[authority][name], json.dumps(value), where)
     return text
 
 
@@ -188,8 +188,8 @@ def _authority(store: PersistDir, collection: Collection) -> tuple[str, str]:
         return "schema_str", collection.schema_str
     raw = collection.config_json_str
     if raw is not None:
-        document = _loaded(raw, f"config_json_str of {visible(collection.name)}")
-        if isinstance(_at(document, ("vector_index", "hnsw")), dict):
+        document = loaded(raw, f"config_json_str of {visible(collection.name)}")
+        if isinstance(member(document, ("vector_index", "hnsw")), dict):
             return "config_json_str", raw
     return "segment_metadata", ""
 
@@ -199,7 +199,8 @@ def _segment_metadata(collection: Collection) -> dict[str, object]:
     return {name: stored.get(key) for name, key in _SEGMENT_KEYS.items()}
 
 
-def _loaded(text: str, where: str) -> object:
+def loaded(text: str, where: str) -> object:
+    """The object of a JSON text; raises FIELD_INVALID, which says ``where`` it stands, for anything else."""
     if len(text) > MAX_TEXT_CHARS:
         raise FieldInvalid(where=where, value=f"{len(text)} characters", expected=f"shorter than {MAX_TEXT_CHARS}")
     try:
@@ -211,7 +212,8 @@ def _loaded(text: str, where: str) -> object:
     return document
 
 
-def _at(document: object, place: tuple[str, ...]) -> object:
+def member(document: object, place: tuple[str, ...]) -> object:
+    """The value at a place; None where there is none."""
     for key in place:
         if not isinstance(document, dict):
             return None
@@ -239,7 +241,7 @@ def _checked(found: Mapping[str, object], where: str) -> HnswConfiguration:
     return HnswConfiguration(**values)  # type: ignore[arg-type]
 
 
-def _replaced(text: str, place: tuple[str, ...], value: str, where: str) -> str:
+def replaced(text: str, place: tuple[str, ...], value: str, where: str) -> str:
     """``text`` with the JSON ``value`` at ``place``, whose parents must be objects and stand there once."""
     start = _after_space(text, 0)
     for depth, key in enumerate(place):

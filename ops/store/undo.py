@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 
 from ops.errors import CollectionNotFound, NothingToUndo, PlanChanged
+from ops.plan import Change, StepScope
 from ops.store import configuration as configurations
 from ops.store import trash
 from ops.store.configuration import Effective, HnswConfiguration, changed_text, effective
@@ -14,7 +15,6 @@ from ops.store.embeddings_queue import newest_seq, watermarks
 from ops.store.hnsw import read_header
 from ops.store.persist_dir import PersistDir
 from ops.store.rebuild import Rebuild
-from ops.store.staging import FLIP
 from ops.store.sysdb import Collection, Segment, vector_segment
 from ops.store.sysdb import collection as find_collection
 from ops.store.text import encoded, visible
@@ -50,8 +50,6 @@ class UndoStep:
     @classmethod
     def of(cls, store: PersistDir, record: UndoRecord) -> UndoStep:
         """Look at a record and the store; raises NOTHING_TO_UNDO where the index was replaced again or is gone."""
-        if record.kind != FLIP:
-            raise NothingToUndo(run_id=record.run_id, why=f"{record.operation} can not be taken back by itself")
         try:
             collection = find_collection(store, record.collection_id)
         except CollectionNotFound:
@@ -81,6 +79,40 @@ class UndoStep:
     def name(self) -> str:
         """The collection's name for people."""
         return visible(self.collection.name)
+
+    @property
+    def scope(self) -> StepScope:
+        """The step of an undo."""
+        return StepScope(
+            subject=self.collection.id,
+            title=self.name,
+            segment_id=self.segment.id,
+            digest="swap" if self.swaps else "rebuild",
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What happens."""
+        if self.swaps:
+            return f"The old index of {self.name} comes back out of the trash with its configuration."
+        return f"The index of {self.name} is rebuilt from the vectors of today with the old parameters: {self.why}."
+
+    @property
+    def warning(self) -> str:
+        """Why it is no swap; empty when it is one."""
+        if self.swaps:
+            return ""
+        return f"{self.name} is not swapped back, because {self.why}; the old files would lack what was written."
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The segment."""
+        after = f"{self.record.old_segment[:8]}…" if self.swaps else "new"
+        return (Change(what=f"{self.name}: segment id", now=f"{self.segment.id[:8]}…", after=after),)
+
+    def written_bytes(self, store: PersistDir) -> int:
+        """Of a new index; a swap writes none."""
+        return 0 if self.swaps else self.rebuild(store).after.size_bytes
 
     @property
     def facts(self) -> dict[str, str]:
