@@ -10,9 +10,11 @@ from ops.child import VERIFY_WITHIN_S, call
 from ops.errors import NothingToUndo
 from ops.operation import FLIP_PHASES, Effect, Operation, Report, operation
 from ops.params import param
-from ops.plan import Change, Estimate, Plan, Scope, StepScope
+from ops.plan import Estimate, Plan, Scope, StepScope
 from ops.quantities import count
 from ops.store import trash
+from ops.store.setting import Edit, TextUndo, verify_setting
+from ops.store.staging import FLIP
 from ops.store.undo import UndoStep
 from ops.store.verify import StagedIndex, verify_committed, verify_staged
 from ops.store.verify_undo import verify_returned, verify_returning
@@ -25,14 +27,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class UndoneStep:
-    """One step that was taken back: ``how`` is swapped or rebuilt; ``trash_path`` is where the undone index waits."""
+    """One step that was taken back: ``how`` is swapped, rebuilt or put back; ``trash_path`` is where the other waits.
+
+    A configuration that was put back has no segments and no ids.
+    """
 
     id: str
     name: str
     how: str
     old_segment_id: str
     segment_id: str
-    ids: int
+    ids: int | None
     trash_path: str
 
 
@@ -51,7 +56,8 @@ class RunUndo(Operation[RunUndoResult]):
 
     While Chroma has not written since, the old index comes back out of the trash with its configuration. When it has,
     swapping back would lose records, so the index is rebuilt from the vectors of today with the old parameters. What is
-    taken back waits in the trash of this run, so an undo can be undone the same way.
+    taken back waits in the trash of this run, so an undo can be undone the same way. A configuration that a run changed
+    is put back in place, unless it was changed again since.
     """
 
     phases = FLIP_PHASES
@@ -68,29 +74,21 @@ class RunUndo(Operation[RunUndoResult]):
         """Reads the records of the trash, watermarks and headers; where a rebuild is needed, labels and id maps too."""
         steps = self._steps(store)
         return Plan(
-            headline=" ".join(_sentence(step) for step in steps),
+            headline=" ".join(step.sentence for step in steps),
             scope=Scope(
                 operation=self.name,
                 parameters=self.canonical(),
                 family=store.schema.shape.name,
-                steps=tuple(
-                    StepScope(
-                        subject=step.collection.id,
-                        title=step.name,
-                        segment_id=step.segment.id,
-                        digest="swap" if step.swaps else "rebuild",
-                    )
-                    for step in steps
-                ),
+                steps=tuple(step.scope for step in steps),
             ),
             estimate=Estimate(
-                written_bytes=sum(0 if step.swaps else step.rebuild(store).after.size_bytes for step in steps),
+                written_bytes=sum(step.written_bytes(store) for step in steps),
                 free_bytes=store.file_system().free_bytes,
                 freed_now_bytes=0,
             ),
-            changes=tuple(_change(step) for step in steps),
-            undo="The index that is taken back waits in the trash for 7 days: this undo can be undone.",
-            warnings=tuple(_warning(step) for step in steps if not step.swaps),
+            changes=tuple(change for step in steps for change in step.changes),
+            undo="What is taken back waits in the trash for 7 days: this undo can be undone.",
+            warnings=tuple(step.warning for step in steps if step.warning),
         )
 
     def run(self, store: PersistDir, plan: Plan | None, progress: Progress) -> RunUndoResult:
@@ -98,25 +96,34 @@ class RunUndo(Operation[RunUndoResult]):
         assert plan is not None  # noqa: S101 - execute() plans every writing operation
         done = []
         for scope in store.writer.steps(plan, progress):
-            step = next(UndoStep.of(store, record) for record in self._records(store) if _is_of(record, scope))
-            done.append(_swap(store, scope, step, progress) if step.swaps else _rebuild(store, scope, step, progress))
-        artifacts = tuple(str(store.path / step.segment_id) for step in done)
+            step = next(_step(store, record) for record in self._records(store) if record.subject == scope.subject)
+            if isinstance(step, TextUndo):
+                done.append(_put_back(store, scope, step))
+            else:
+                done.append((_swap if step.swaps else _rebuild)(store, scope, step, progress))
+        artifacts = tuple(str(store.path / step.segment_id) for step in done if step.segment_id)
         return RunUndoResult(run_id=self.run_id, steps=tuple(done), artifacts=artifacts)
 
     def report(self, result: RunUndoResult) -> Report:
         """What came back and how."""
         return Report(
             headline=f"Run {result.run_id} is undone: "
-            + ", ".join(f"the index of {step.name} was {step.how}" for step in result.steps)
+            + ", ".join(
+                f"the {'configuration' if step.ids is None else 'index'} of {step.name} was {step.how}"
+                for step in result.steps
+            )
             + ".",
-            verified=" ".join(f"{count(step.ids, 'id')} of {step.name} read back." for step in result.steps),
-            undo="An undo of this run brings the other index back.",
+            verified=" ".join(
+                f"{'The configuration' if step.ids is None else count(step.ids, 'id')} of {step.name} read back."
+                for step in result.steps
+            ),
+            undo="An undo of this run brings the other state back.",
             undo_path=", ".join(step.trash_path for step in result.steps if step.trash_path),
         )
 
-    def _steps(self, store: PersistDir) -> tuple[UndoStep, ...]:
+    def _steps(self, store: PersistDir) -> tuple[UndoStep | TextUndo, ...]:
         """What is still to be taken back; raises NOTHING_TO_UNDO where that is nothing."""
-        return tuple(UndoStep.of(store, record) for record in self._records(store))
+        return tuple(_step(store, record) for record in self._records(store))
 
     def _records(self, store: PersistDir) -> tuple[trash.UndoRecord, ...]:
         records = trash.undo_records(store, self.run_id)
@@ -125,8 +132,36 @@ class RunUndo(Operation[RunUndoResult]):
         return records
 
 
-def _is_of(record: trash.UndoRecord, scope: StepScope) -> bool:
-    return record.collection_id == scope.subject
+def _step(store: PersistDir, record: trash.UndoRecord) -> UndoStep | TextUndo:
+    return UndoStep.of(store, record) if record.kind == FLIP else TextUndo.of(store, record)
+
+
+def _put_back(store: PersistDir, scope: StepScope, step: TextUndo) -> UndoneStep:
+    """One transaction; the text that is taken back is the undo of this undo."""
+    edit = step.edit
+    changed = store.writer.change(
+        scope,
+        collection=None,
+        apply=edit.apply,
+        condition=edit.condition,
+        undo_facts=edit.facts,
+        verify=lambda: _verify_back(store, edit),
+    )
+    return UndoneStep(
+        id=scope.subject,
+        name=step.name,
+        how="put back",
+        old_segment_id="",
+        segment_id="",
+        ids=None,
+        trash_path=changed.kept_path,
+    )
+
+
+def _verify_back(store: PersistDir, edit: Edit) -> None:
+    """Read back by a fresh process."""
+    setting = edit.setting
+    call(verify_setting, path=str(store.path), kind=setting.kind, key=setting.key, members=edit.new)
 
 
 def _swap(store: PersistDir, scope: StepScope, step: UndoStep, progress: Progress) -> UndoneStep:
@@ -227,18 +262,3 @@ def _undone(step: UndoStep, how: str, flipped: Flipped, ids: int) -> UndoneStep:
         ids=ids,
         trash_path=flipped.trash_path,
     )
-
-
-def _sentence(step: UndoStep) -> str:
-    if step.swaps:
-        return f"The old index of {step.name} comes back out of the trash with its configuration."
-    return f"The index of {step.name} is rebuilt from the vectors of today with the old parameters: {step.why}."
-
-
-def _warning(step: UndoStep) -> str:
-    return f"{step.name} is not swapped back, because {step.why}; the old files would lack what was written."
-
-
-def _change(step: UndoStep) -> Change:
-    after = f"{step.record.old_segment[:8]}…" if step.swaps else "new"
-    return Change(what=f"{step.name}: segment id", now=f"{step.segment.id[:8]}…", after=after)

@@ -25,7 +25,7 @@ _MAX_INT = 2**31 - 1
 
 # Where the members stand inside the text of each authority: found by changing one place and asking Chroma.
 _SCHEMA_CONFIG = ("keys", "#embedding", "float_list", "vector_index", "config")
-_PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+PLACES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "schema_str": {
         "space": (*_SCHEMA_CONFIG, "space"),
         "max_neighbors": (*_SCHEMA_CONFIG, "hnsw", "max_neighbors"),
@@ -145,13 +145,13 @@ def effective(store: PersistDir, collection: Collection, header: Header | None =
 def stored_in(store: PersistDir, collection: Collection, authority: str, raw: str) -> HnswConfiguration:
     """What ``raw`` says, which is or was the text of the authority; raises FIELD_INVALID as ``effective``."""
     where = f"{authority} of {visible(collection.name)}"
-    document = _loaded(raw, where)
+    document = loaded(raw, where)
     if authority == "segment_metadata":
-        found = {name: _at(document, (authority, key)) for name, key in _SEGMENT_KEYS.items()}
+        found = {name: member(document, (authority, key)) for name, key in _SEGMENT_KEYS.items()}
         if found["ef_search"] is None:
-            found["ef_search"] = _default_ef_search(store, _at(document, ("config_json_str",)))
+            found["ef_search"] = _default_ef_search(store, member(document, ("config_json_str",)))
     else:
-        found = {name: _at(document, place) for name, place in _PLACES[authority].items()}
+        found = {name: member(document, place) for name, place in PLACES[authority].items()}
     return _checked({name: value for name, value in found.items() if value is not None}, where)
 
 
@@ -161,11 +161,11 @@ def changed_text(collection: Collection, authority: str, changes: Mapping[str, V
     A member that is missing is added at the end of its object. Raises FIELD_INVALID where the place does not exist.
     """
     where = f"{authority} of {visible(collection.name)}"
-    if authority not in _PLACES:
+    if authority not in PLACES:
         raise FieldInvalid(where=where, value="rows instead of one text", expected="a JSON text")
     text = getattr(collection, authority) or ""
-    _loaded(text, where)
-    return _with(text, _PLACES[authority], changes, where)
+    loaded(text, where)
+    return _with(text, PLACES[authority], changes, where)
 
 
 def rows_of(authority: str, changes: Mapping[str, Value]) -> int:
@@ -242,8 +242,8 @@ def _authority(store: PersistDir, collection: Collection) -> tuple[str, str]:
         return "schema_str", collection.schema_str
     raw = collection.config_json_str
     if raw is not None:
-        document = _loaded(raw, f"config_json_str of {visible(collection.name)}")
-        if isinstance(_at(document, ("vector_index", "hnsw")), dict):
+        document = loaded(raw, f"config_json_str of {visible(collection.name)}")
+        if isinstance(member(document, ("vector_index", "hnsw")), dict):
             return "config_json_str", raw
     return "segment_metadata", ""
 
@@ -255,7 +255,7 @@ def _default_ef_search(store: PersistDir, displayed: object) -> int:
     """
     shape = store.schema.shape
     if not shape.int_seq_ids and isinstance(displayed, str):
-        shown = _at(_loaded(displayed, "config_json_str"), _SHOWN["ef_search"])
+        shown = member(loaded(displayed, "config_json_str"), _SHOWN["ef_search"])
         if type(shown) is int and shown > 0:
             return shown
     return shape.ef_search
@@ -279,20 +279,20 @@ def _shown_text(collection: Collection) -> str | None:
     text = collection.config_json_str
     if text is None:
         return None
-    copied = _at(_loaded(text, f"config_json_str of {visible(collection.name)}"), ("hnsw_configuration",))
+    copied = member(loaded(text, f"config_json_str of {visible(collection.name)}"), ("hnsw_configuration",))
     return text if isinstance(copied, dict) else None
 
 
 def _shown(text: str, changes: Mapping[str, Value]) -> str:
     """The text for display with the changed values that it shows."""
     document = json.loads(text)
-    shown = {name: value for name, value in changes.items() if _at(document, _SHOWN[name]) is not None}
+    shown = {name: value for name, value in changes.items() if member(document, _SHOWN[name]) is not None}
     return _with(text, _SHOWN, shown, "config_json_str")
 
 
 def _with(text: str, places: Mapping[str, tuple[str, ...]], changes: Mapping[str, Value], where: str) -> str:
     for name, value in changes.items():
-        text = _replaced(text, places[name], json.dumps(value), where)
+        text = replaced(text, places[name], json.dumps(value), where)
     return text
 
 
@@ -300,7 +300,8 @@ def _dumped(document: Mapping[str, object]) -> str:
     return json.dumps(document, sort_keys=True)
 
 
-def _loaded(text: str, where: str) -> object:
+def loaded(text: str, where: str) -> object:
+    """The object of a JSON text; raises FIELD_INVALID, which says ``where`` it stands, for anything else."""
     if len(text) > MAX_TEXT_CHARS:
         raise FieldInvalid(where=where, value=f"{len(text)} characters", expected=f"shorter than {MAX_TEXT_CHARS}")
     try:
@@ -312,7 +313,8 @@ def _loaded(text: str, where: str) -> object:
     return document
 
 
-def _at(document: object, place: tuple[str, ...]) -> object:
+def member(document: object, place: tuple[str, ...]) -> object:
+    """The value at a place; None where there is none."""
     for key in place:
         if not isinstance(document, dict):
             return None
@@ -340,7 +342,7 @@ def _checked(found: Mapping[str, object], where: str) -> HnswConfiguration:
     return HnswConfiguration(**values)  # type: ignore[arg-type]
 
 
-def _replaced(text: str, place: tuple[str, ...], value: str, where: str) -> str:
+def replaced(text: str, place: tuple[str, ...], value: str, where: str) -> str:
     """``text`` with the JSON ``value`` at ``place``, whose parents must be objects and stand there once."""
     start = _after_space(text, 0)
     for depth, key in enumerate(place):

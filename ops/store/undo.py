@@ -6,6 +6,7 @@ import sqlite3
 from dataclasses import dataclass, fields
 
 from ops.errors import CollectionNotFound, NothingToUndo
+from ops.plan import Change, StepScope
 from ops.store import configuration as configurations
 from ops.store import trash
 from ops.store.configuration import Effective, HnswConfiguration, effective
@@ -71,6 +72,40 @@ class UndoStep:
     def name(self) -> str:
         """The collection's name for people."""
         return visible(self.collection.name)
+
+    @property
+    def scope(self) -> StepScope:
+        """The step of an undo."""
+        return StepScope(
+            subject=self.collection.id,
+            title=self.name,
+            segment_id=self.segment.id,
+            digest="swap" if self.swaps else "rebuild",
+        )
+
+    @property
+    def sentence(self) -> str:
+        """What happens."""
+        if self.swaps:
+            return f"The old index of {self.name} comes back out of the trash with its configuration."
+        return f"The index of {self.name} is rebuilt from the vectors of today with the old parameters: {self.why}."
+
+    @property
+    def warning(self) -> str:
+        """Why it is no swap; empty when it is one."""
+        if self.swaps:
+            return ""
+        return f"{self.name} is not swapped back, because {self.why}; the old files would lack what was written."
+
+    @property
+    def changes(self) -> tuple[Change, ...]:
+        """The segment."""
+        after = f"{self.record.old_segment[:8]}…" if self.swaps else "new"
+        return (Change(what=f"{self.name}: segment id", now=f"{self.segment.id[:8]}…", after=after),)
+
+    def written_bytes(self, store: PersistDir) -> int:
+        """Of a new index; a swap writes none."""
+        return 0 if self.swaps else self.rebuild(store).after.size_bytes
 
     @property
     def facts(self) -> dict[str, str]:
