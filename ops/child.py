@@ -23,7 +23,14 @@ from ops.errors import ChildDied, DeadlineExceeded, Outcome, RemoteError
 
 P = ParamSpec("P")
 R = TypeVar("R")
-CALLABLE_MODULES = ("ops.reads", "ops.sampling", "ops.store.recovery", "ops.store.verify", "ops.store.verify_undo")
+CALLABLE_MODULES = (
+    "ops.reads",
+    "ops.sampling",
+    "ops.store.recovery",
+    "ops.store.verify",
+    "ops.store.verify_undo",
+    "ops.store.verify_wal",
+)
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 VERIFY_WITHIN_S = 24 * 3600.0
 _INTERRUPT_S = 0.25

@@ -37,6 +37,7 @@ EXAMPLES: dict[str, Callable[[Path], dict[str, object]]] = {
     "db_info": lambda _store: {},
     "hnsw_rebuild": lambda _store: {"collection": ["alpha", "gamma"], "m": 24},
     "run_undo": _rebuilt,
+    "wal_commit": lambda _store: {"collection": ["beta", "gamma"]},
 }
 
 every_operation = pytest.mark.parametrize("cls", all_operations(), ids=operation_names())
