@@ -19,8 +19,9 @@ from ops.execute import Ended, Failure, RunOptions, execute, preview
 from ops.operation import Effect, Operation, explanation, title, words
 from ops.params import Parameter, parameters, parse
 from ops.plan import Plan
-from ops.progress import Event, Progress
+from ops.progress import Event, Outlet, Progress
 from ops.registry import all_operations, operation_class, operation_names
+from ops.store.export_file import STDOUT
 
 ALIASES = {
     "info": ("db", "info"),
@@ -64,6 +65,7 @@ class Door:
         self.operation = "_".join(arguments[:2]).replace("-", "_") if arguments else ""
         self.path: str | None = None
         self.run_id: str | None = None
+        self.streams = False  # what is exported goes to standard output, so nothing else does
 
     def serve(self) -> int:
         if not self.arguments or self.arguments[0] in ("-h", "--help"):
@@ -80,6 +82,9 @@ class Door:
         options = parser.parse_args(rest)
         self.path = options.persist_dir
         operation = parse(cls, given(options, cls))
+        self.streams = getattr(operation, "output", None) in ("", STDOUT)
+        if self.streams and self.json:
+            raise BadParameters({"output": "With --json standard output is taken; name a file."}, " ".join(words(cls)))
         view = View(quiet=self.json)
         stop = _stop_on_signals()
         run_options = RunOptions()
@@ -105,7 +110,7 @@ class Door:
             approved=plan.scope if operation.writes and not options.yes else None,
             allow_unplanned=operation.writes and options.yes,
             options=run_options,
-            progress=Progress(view.event, stop.is_set),
+            progress=Progress(view.event, stop.is_set, outlet=Outlet(stream=sys.stdout.buffer)),
         )
         view.close()
         return self._ended(operation, ended)
@@ -135,6 +140,8 @@ class Door:
 
         if ended.error is not None:
             _print_failure(ended.error)
+        elif self.streams:
+            sys.stderr.write(f"{ended.report.headline if ended.report else ''}\n")
         else:
             render.result(ended.result, ended.report, details=not operation.writes)
             if ended.report is not None and ended.report.undo:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
 from typing import NoReturn, cast
 
 from ops.child import CALLABLE_MODULES
@@ -21,7 +22,7 @@ from ops.errors import BadParameters, OpsError
 from ops.execute import Failure, RunOptions, execute, preview
 from ops.params import parse
 from ops.plan import Scope, StepScope
-from ops.progress import Progress
+from ops.progress import Outlet, Progress
 from ops.registry import operation_class
 from ops.store.persist_dir import Identity, PersistDir
 
@@ -40,7 +41,12 @@ def run() -> NoReturn:
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda *_: stop.set())
     _no_core()
-    progress = Progress(lambda event: _say(to_json(event), kind=event.kind), stop.is_set)
+    folder = request.get("folder")  # of the run; elsewhere nobody who asks through an application makes a file
+    progress = Progress(
+        lambda event: _say(to_json(event), kind=event.kind),
+        stop.is_set,
+        outlet=Outlet(folder=Path(folder) / "files" if folder else None, anywhere=False),
+    )
     try:
         operation = parse(operation_class(request["operation"]), request["parameters"])
         scope = request.get("approved_scope")

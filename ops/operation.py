@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, ClassVar, Generic, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, dataclass_transform
 
 from ops.codec import Json, canonical, to_json
 from ops.params import param
@@ -99,6 +99,11 @@ FLIP_PHASES = (
     Phase(key="readback", label="Read back"),
 )
 READ_PHASES = (Phase(key="read", label="Read"),)
+
+
+def told(text: str) -> Any:
+    """A field of a result with the sentence that explains it."""
+    return dataclasses.field(metadata={"help": text})
 
 
 class Operation(Generic[R]):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sized
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import BinaryIO, TypeVar
 
 from ops.errors import Cancelled
 
@@ -36,10 +37,30 @@ def _silent(_event: Event) -> None:
     """A sink for callers that do not watch."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Outlet:
+    """Where a door lets an operation put what it makes beside the store.
+
+    ``stream`` is standard output, when the door gives it away. With ``anywhere`` a file may be made wherever it is
+    told, else only in ``folder`` (which is made), or nowhere.
+    """
+
+    stream: BinaryIO | None = None
+    folder: Path | None = None
+    anywhere: bool = True
+
+
 class Progress:
     """Told by operations, heard by doors; asks ``cancelled`` at every event: a store must stay sound when it raises."""
 
-    def __init__(self, sink: Sink = _silent, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        sink: Sink = _silent,
+        cancelled: Callable[[], bool] = lambda: False,
+        *,
+        outlet: Outlet = Outlet(),
+    ) -> None:
+        self.outlet = outlet
         self._sink = sink
         self._cancelled = cancelled
         self._last = 0.0

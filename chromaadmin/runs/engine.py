@@ -308,6 +308,7 @@ class Supervision:
         return {
             "run_id": str(run.pk),
             "path": run.instance_path,
+            "folder": str(self.folder.path),
             "identity": list(run.instance.identity) if run.instance else None,
             "operation": run.operation,
             "parameters": run.parameters,

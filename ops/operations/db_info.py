@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ops.errors import OpsError
-from ops.operation import Effect, Figure, Needs, Operation, Report, operation
+from ops.operation import Effect, Figure, Needs, Operation, Report, operation, told
 from ops.params import param
 from ops.quantities import count, scaled_bytes
 from ops.selection import SelectsCollections
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 
 MOST_ORPHANS = 1000
 HIDDEN = "hidden"
-
-
-def told(text: str) -> Any:
-    """A field of the result with the sentence that explains it."""
-    return field(metadata={"help": text})
 
 
 @dataclass(frozen=True, kw_only=True)

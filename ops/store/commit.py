@@ -1,4 +1,4 @@
-"""The writer of a run: staging root, lock, recovery, preflight, and the segment flip with its one commit point."""
+"""The writer of a run: staging root, lock, recovery, preflight, and two kinds of step, each with one commit point."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ops.errors import (
     BadParameters,
@@ -34,8 +34,10 @@ from ops.errors import (
 from ops.plan import Plan, StepScope
 from ops.progress import Progress
 from ops.store import recovery, sqlite, trash
+from ops.store.conditions import Condition
 from ops.store.persist_dir import PersistDir, SegmentDirectory, Users
 from ops.store.staging import (
+    ROWS,
     Intent,
     StagingRoot,
     copy_attributes,
@@ -46,13 +48,15 @@ from ops.store.staging import (
     shared_lock,
     sync_tree,
 )
+from ops.store.text import encoded
 
 if TYPE_CHECKING:
     from ops.store.sysdb import Collection, Segment
 
-__all__ = ["Flipped", "Gate", "Writer", "shared_lock"]
+__all__ = ["Changed", "Condition", "Flipped", "Gate", "Writer", "shared_lock"]
 
 Gate = Callable[[StepScope], str | None]
+T = TypeVar("T")
 INDEX_FILES = ("data_level0.bin", "header.bin", "index_metadata.pickle", "length.bin", "link_lists.bin")
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _QUICK_CHECK_BYTES_PER_S = 10_000_000  # a slow disk; 54 MB took 0.3 s on a fast one
@@ -69,6 +73,15 @@ class Flipped:
     new_segment: str
     trash_path: str
     retired: bool
+    expires_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changed:
+    """Committed rows. ``kept_path`` is where the record that takes them back lies, until ``expires_at``."""
+
+    subject: str
+    kept_path: str
     expires_at: datetime
 
 
@@ -278,6 +291,54 @@ class Writer:
             leaves_watermark,
         )
 
+    def change(
+        self,
+        step: StepScope,
+        *,
+        collection: Collection | None,
+        apply: Callable[[sqlite3.Connection], None],
+        condition: tuple[Condition, ...],
+        undo_facts: Mapping[str, str],
+        verify: Callable[[], None],
+        keep: Callable[[Path], None] | None = None,
+    ) -> Changed:
+        """Change rows in one SQLite transaction; no file of an index is touched.
+
+        ``apply(connection)`` changes them under the write lock, where it also looks again at whatever it relies on, and
+        raises to refuse. All of ``condition`` must be false for a store on which there is something to do and true
+        after ``apply``: it is how a recovery sees the commit where Chroma keeps no log. ``keep(directory)`` writes what
+        the undo needs and is too large for ``undo_facts`` into an empty directory of the trash and reads it back; it
+        runs before the lock is taken. ``verify()`` looks at the store in a fresh child after the COMMIT. Until the
+        COMMIT any failure leaves the store as it was; afterwards a failure raises COMMITTED_UNVERIFIED.
+        """
+        intent = self._intent(step, kind=ROWS, collection_id=collection.id if collection else "", condition=condition)
+        self.store.close_database()
+        with sqlite.sqlite_errors(self.store.database_path):
+            if all(part.holds(self.store.db) for part in condition):
+                raise PlanChanged(what=f"{step.title}: what it would do is done already")
+            newest = _positions(self.store.db, "")[1]
+        record = _record(intent, _Before(watermark=None, newest_seq=newest, files=()), undo_facts)
+
+        def prepare() -> None:
+            if keep is not None:
+                self._keep(intent, keep)
+            trash.keep(self._root, record)
+
+        def change(connection: sqlite3.Connection) -> None:
+            self._check_collection(connection, step, collection)
+            apply(connection)
+            if not all(part.holds(connection) for part in condition):
+                raise VerificationFailed(why=f"{step.title} does not hold what it should")
+
+        self._perform(step, intent, prepare, change)
+        self._progress.phase("readback", "Reading back")
+        self._conclude(intent, verify)
+        return Changed(
+            subject=step.subject,
+            kept_path=str(self._root.path / "trash" / intent.run_id),
+            expires_at=record.expires_at,
+        )
+
     # --- opening -----------------------------------------------------------------------------------------------------
 
     def _recover(self) -> None:
@@ -305,6 +366,87 @@ class Writer:
         if users.state == "unknown" and not self._attested:
             raise InUseUnknown(why=users.why)
 
+    # --- every step ---------------------------------------------------------------------------------------------------
+
+    def _intent(self, step: StepScope, **parts: Any) -> Intent:
+        self._step = self._step or 1
+        return Intent(
+            run_id=self.run_id,
+            step=self._step,
+            total=self._total,
+            operation=self.operation,
+            subject=step.subject,
+            title=step.title,
+            started_at=datetime.now(UTC),
+            **parts,
+        )
+
+    def _perform(
+        self,
+        step: StepScope,
+        intent: Intent,
+        prepare: Callable[[], None],
+        change: Callable[[sqlite3.Connection], None],
+    ) -> None:
+        """Intent, preparation, gate, COMMIT: what is the same for each kind of step. A failure rolls all of it back."""
+        progress = self._progress
+        self._attempted = False
+        try:
+            with os_errors(self._root.path):
+                self._root.write_intent(intent)
+                prepare()
+            progress.phase("commit", "Waiting for the write lock")
+            if reason := self._gate(step):
+                raise GateClosed(why=reason)
+            progress.check()
+            _Commit(self, intent, change).run()
+        except BaseException as error:
+            if not self._settle_failed(intent, error):
+                raise
+        self.committed.append(step.subject)
+        progress.shield()
+
+    def _conclude(self, intent: Intent, look: Callable[[], T]) -> T:
+        """After the commit: ``look`` reads back, then the outcome is recorded."""
+        root = self._root
+        try:
+            found = look()
+            recovery.add_outcome(root, intent, "committed")
+            root.remove_intent(intent)
+        except OSError as error:
+            raise CommittedButUnverified(why=str(ops_error(error, root.path))) from error
+        except CommittedButUnverified:
+            raise
+        except OpsError as error:
+            # It is committed whatever the check says; the outcome is kept, the evidence stands in the run's trash.
+            self._keep_unverified(intent)
+            raise CommittedButUnverified(why=str(error)) from error
+        return found
+
+    # --- rows ---------------------------------------------------------------------------------------------------------
+
+    def _keep(self, intent: Intent, keep: Callable[[Path], None]) -> None:
+        name = trash.kept_name(intent.step)
+        with self._root.trash_of(intent.run_id, make=True) as target:
+            os.mkdir(name, 0o700, dir_fd=_there(target))
+            keep(self._root.path / "trash" / intent.run_id / name)
+            with _opened(name, _there(target)) as kept:
+                sync_tree(kept)
+            os.fsync(_there(target))
+
+    @staticmethod
+    def _check_collection(connection: sqlite3.Connection, step: StepScope, collection: Collection | None) -> None:
+        if collection is None:
+            return
+        rows = connection.execute(
+            "SELECT id FROM segments WHERE collection = CAST(? AS TEXT) AND scope = 'VECTOR'", (encoded(collection.id),)
+        ).fetchall()
+        if step.segment_id and (step.segment_id,) not in rows:
+            raise PlanChanged(what=f"{step.title}: its segment is another now")
+        found = connection.execute("SELECT 1 FROM collections WHERE id = CAST(? AS TEXT)", (encoded(collection.id),))
+        if found.fetchone() is None:
+            raise PlanChanged(what=f"{step.title} is gone")
+
     # --- the flip ----------------------------------------------------------------------------------------------------
 
     def _flip(
@@ -321,8 +463,7 @@ class Writer:
         undo_facts: Mapping[str, str],
         leaves_watermark: int | None,
     ) -> Flipped:
-        progress, root, store = self._progress, self._root, self.store
-        old = store.segment_directory(segment.id)
+        old = self.store.segment_directory(segment.id)
         before = self._before(segment.id)
         if old is None and before.watermark is not None:
             raise RefBroken(what=f"The segment {segment.id} of {collection.name} has no directory.")
@@ -330,39 +471,27 @@ class Writer:
             raise PlanChanged(what=f"{step.title}: its segment is another now")
         if old is not None:
             self._check_owner(old)
-        self._attempted = False
-        self._step = self._step or 1
-        intent = Intent(
-            run_id=self.run_id,
-            step=self._step,
-            total=self._total,
-            operation=self.operation,
-            subject=step.subject,
-            title=step.title,
+        intent = self._intent(
+            step,
             collection_id=collection.id,
             old_segment=segment.id,
             new_segment=new_segment,
-            started_at=datetime.now(UTC),
             source_run=source_run,
         )
         left = before if leaves_watermark is None else replace(before, watermark=leaves_watermark)
         record = _record(intent, left, undo_facts)
-        try:
-            with os_errors(root.path):
-                root.write_intent(intent)
-                prepare(intent, old)
-                trash.keep(root, record)
-                place(intent)
-            progress.phase("commit", "Waiting for the write lock")
-            if reason := self._gate(step):
-                raise GateClosed(why=reason)
-            progress.check()
-            _Commit(self, intent, collection.id, before, apply).run()
-        except BaseException as error:
-            if not self._settle_failed(intent, error):
-                raise
-        self.committed.append(step.subject)
-        progress.shield()
+
+        def prepare_all() -> None:
+            prepare(intent, old)
+            trash.keep(self._root, record)
+            place(intent)
+
+        def change(connection: sqlite3.Connection) -> None:
+            self._check_unchanged(connection, intent, before)
+            _point_to_new(connection, intent)
+            apply(connection)
+
+        self._perform(step, intent, prepare_all, change)
         return self._finish(intent, record, verify_committed)
 
     def _check_owner(self, old: SegmentDirectory) -> None:
@@ -435,26 +564,34 @@ class Writer:
             raise error.cause
         return committed
 
+    def _check_unchanged(self, connection: sqlite3.Connection, intent: Intent, before: _Before) -> None:
+        row = connection.execute(
+            "SELECT collection, scope FROM segments WHERE id = ?", (intent.old_segment,)
+        ).fetchone()
+        if row is None or tuple(row) != (intent.collection_id, "VECTOR"):
+            raise PlanChanged(what=f"{intent.title}: its segment is another now")
+        watermark, newest = _positions(connection, intent.old_segment)
+        if watermark != before.watermark:
+            raise PlanChanged(what=f"{intent.title}: its watermark moved while the index was built")
+        if intent.source_run and newest != before.newest_seq:
+            raise PlanChanged(what=f"{intent.title}: something was written meanwhile")
+        directory = self.store.segment_directory(intent.old_segment)
+        if (() if directory is None else _stat_files(directory, self.store.fd)) != before.files:
+            raise PlanChanged(what=f"{intent.title}: its index files changed while the new index was built")
+
     def _finish(self, intent: Intent, record: trash.UndoRecord, verify_committed: Callable[[Path], None]) -> Flipped:
         """After the commit: retire the old directory, read the new one back, record the outcome."""
         root, store = self._root, self.store
-        path = store.path / intent.new_segment
-        try:
+
+        def look() -> bool:
             retired = recovery.retire(store, root, intent)
             self._progress.phase("readback", "Reading the new index back")
             if why := recovery.structure_of(store, intent.new_segment):
                 raise VerificationFailed(why=why)
-            verify_committed(path)
-            recovery.add_outcome(root, intent, "committed")
-            root.remove_intent(intent)
-        except OSError as error:
-            raise CommittedButUnverified(why=str(ops_error(error, root.path))) from error
-        except CommittedButUnverified:
-            raise
-        except OpsError as error:
-            # The index is current whatever the check says; the outcome is kept, the evidence stands in the run's trash.
-            self._keep_unverified(intent)
-            raise CommittedButUnverified(why=str(error)) from error
+            verify_committed(store.path / intent.new_segment)
+            return retired
+
+        retired = self._conclude(intent, look)
         in_trash = retired and trash.has_directory(store, intent.run_id, intent.old_segment)
         if not retired:
             self._progress.log(f"The old index {intent.old_segment} was left in place: somebody opened the store.")
@@ -483,21 +620,12 @@ class _CommitUncertain(Exception):
 
 
 class _Commit:
-    """The one transaction of a flip."""
+    """The one transaction of a step."""
 
-    def __init__(
-        self,
-        writer: Writer,
-        intent: Intent,
-        collection_id: str,
-        before: _Before,
-        apply: Callable[[sqlite3.Connection], None],
-    ) -> None:
+    def __init__(self, writer: Writer, intent: Intent, change: Callable[[sqlite3.Connection], None]) -> None:
         self._writer = writer
         self._intent = intent
-        self._collection_id = collection_id
-        self._before = before
-        self._apply = apply
+        self._change = change
 
     def run(self) -> None:
         """Check again under the write lock, change the rows, commit. Whatever raises before COMMIT changes nothing."""
@@ -508,9 +636,9 @@ class _Commit:
         try:
             with sqlite.sqlite_errors(path):
                 connection.execute("BEGIN IMMEDIATE")
-                self._check(connection)
+                if self._writer._quiet:
+                    self._writer._require_unused()
                 self._change(connection)
-                self._apply(connection)
                 self._mark(connection)
             self._writer._attempted = True
             try:
@@ -522,40 +650,22 @@ class _Commit:
             # Closing rolls back what is not committed; where that fails the journal is hot and the next opener does it.
             connection.close()
 
-    def _check(self, connection: sqlite3.Connection) -> None:
-        intent, writer = self._intent, self._writer
-        row = connection.execute(
-            "SELECT collection, scope FROM segments WHERE id = ?", (intent.old_segment,)
-        ).fetchone()
-        if row is None or tuple(row) != (self._collection_id, "VECTOR"):
-            raise PlanChanged(what=f"{intent.title}: its segment is another now")
-        watermark, newest = _positions(connection, intent.old_segment)
-        if watermark != self._before.watermark:
-            raise PlanChanged(what=f"{intent.title}: its watermark moved while the index was built")
-        if intent.source_run and newest != self._before.newest_seq:
-            raise PlanChanged(what=f"{intent.title}: something was written meanwhile")
-        directory = writer.store.segment_directory(intent.old_segment)
-        if (() if directory is None else _stat_files(directory, writer.store.fd)) != self._before.files:
-            raise PlanChanged(what=f"{intent.title}: its index files changed while the new index was built")
-        if writer._quiet:
-            writer._require_unused()
-
-    def _change(self, connection: sqlite3.Connection) -> None:
-        ids = (self._intent.new_segment, self._intent.old_segment)
-        changed = connection.execute("UPDATE segments SET id = ? WHERE id = ?", ids).rowcount
-        if changed != 1:
-            raise RefBroken(what=f"{changed} segment rows have the id {self._intent.old_segment}.")
-        connection.execute("UPDATE max_seq_id SET segment_id = ? WHERE segment_id = ?", ids)
-        connection.execute("UPDATE segment_metadata SET segment_id = ? WHERE segment_id = ?", ids)
-
     def _mark(self, connection: sqlite3.Connection) -> None:
-        has_log = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'maintenance_log'"
-        if connection.execute(has_log).fetchone():
+        if recovery.has_log(connection):
             connection.execute(
                 "INSERT INTO maintenance_log (id, timestamp, operation) "
                 "SELECT coalesce(max(id), 0) + 1, strftime('%s', 'now'), ? FROM maintenance_log",
                 (self._intent.marker,),
             )
+
+
+def _point_to_new(connection: sqlite3.Connection, intent: Intent) -> None:
+    ids = (intent.new_segment, intent.old_segment)
+    changed = connection.execute("UPDATE segments SET id = ? WHERE id = ?", ids).rowcount
+    if changed != 1:
+        raise RefBroken(what=f"{changed} segment rows have the id {intent.old_segment}.")
+    connection.execute("UPDATE max_seq_id SET segment_id = ? WHERE segment_id = ?", ids)
+    connection.execute("UPDATE segment_metadata SET segment_id = ? WHERE segment_id = ?", ids)
 
 
 def _positions(connection: sqlite3.Connection, segment_id: str) -> tuple[int | None, int | None]:
@@ -577,6 +687,7 @@ def _record(intent: Intent, before: _Before, facts: Mapping[str, str]) -> trash.
         subject=intent.subject,
         title=intent.title,
         collection_id=intent.collection_id,
+        kind=intent.kind,
         old_segment=intent.old_segment,
         new_segment=intent.new_segment,
         watermark=before.watermark,

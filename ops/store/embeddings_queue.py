@@ -165,13 +165,66 @@ def gap(store: PersistDir, found: Entries, watermark: int | None) -> int | None:
         return 0
     if found.oldest_seq is not None and found.oldest_seq > watermark:
         return found.entries
-    suffix = f"/{found.collection_id}" if found.collection_id else found.topic
-    row = _rows(
+    return _above(store, f"/{found.collection_id}" if found.collection_id else found.topic, watermark)
+
+
+def count_above(store: PersistDir, collection_id: str, watermark: int) -> int:
+    """How many entries of a collection, of all its topics, lie above a watermark; a pass over the queue."""
+    return _above(store, f"/{collection_id}", watermark)
+
+
+def count_up_to(store: PersistDir, up_to_seq: int) -> dict[str, int]:
+    """How many entries each collection id has up to a number, those of collections that no longer exist too."""
+    store.schema.require("embeddings_queue")
+    rows = _rows(
         store,
-        f"SELECT count(*) FROM embeddings_queue WHERE {_OF_COLLECTION} AND seq_id > ?2",  # noqa: S608
-        (encoded(suffix), min(watermark, 2**63 - 1)),
-    )[0]
-    return _count(row[0])
+        "SELECT substr(topic, 1, 4096), count(*) FROM embeddings_queue WHERE seq_id <= ? GROUP BY topic LIMIT ?",
+        (up_to_seq, _MOST_TOPICS),
+    )
+    found: dict[str, int] = {}
+    for topic, number_of in rows:
+        owner = _text(topic).rpartition("/")[2]
+        found[owner] = found.get(owner, 0) + _count(number_of)
+    return found
+
+
+def stream(store: PersistDir, up_to_seq: int) -> Iterator[tuple[str, WalEntry]]:
+    """Every entry up to a number in the order of the numbers, with the id its topic ends in; some hundred at a time."""
+    store.schema.require("embeddings_queue")
+    above = -(2**63)
+    while True:
+        rows = _rows(
+            store,
+            "SELECT substr(topic, 1, 4096), seq_id, operation, id, vector, encoding, metadata, created_at "
+            "FROM embeddings_queue WHERE seq_id > ? AND seq_id <= ? ORDER BY seq_id LIMIT ?",
+            (above, up_to_seq, _CHUNK),
+        )
+        for topic, *columns in rows:
+            yield _text(topic).rpartition("/")[2], _wal_entry(tuple(columns))
+        if len(rows) < _CHUNK:
+            return
+        above = _count(rows[-1][1])
+
+
+def topic_of(collection_id: str) -> str:
+    """The topic under which every release files the entries of a collection, whatever its tenant and database."""
+    return f"persistent://default/default/{collection_id}"
+
+
+def kinds(store: PersistDir) -> dict[str, dict[str, int]]:
+    """For each topic how many entries of each kind it has; ``unknown`` counts operations that Chroma does not write."""
+    store.schema.require("embeddings_queue")
+    rows = _rows(
+        store,
+        "SELECT substr(topic, 1, 4096), operation, count(*) FROM embeddings_queue GROUP BY topic, operation LIMIT ?",
+        (len(OPERATIONS) * _MOST_TOPICS,),
+    )
+    found: dict[str, dict[str, int]] = {}
+    for topic, operation, number_of in rows:
+        kind = OPERATIONS.get(operation, "unknown") if isinstance(operation, int) else "unknown"
+        of_topic = found.setdefault(_text(topic), {})
+        of_topic[kind] = of_topic.get(kind, 0) + _count(number_of)
+    return found
 
 
 def tail(store: PersistDir, collection_id: str, above_seq: int) -> Iterator[WalEntry]:
@@ -317,6 +370,15 @@ _TAIL = (
     "SELECT seq_id, operation, id, vector, encoding, metadata, created_at FROM embeddings_queue "  # noqa: S608
     f"WHERE {_OF_COLLECTION} AND seq_id > ?2 ORDER BY seq_id LIMIT ?3"
 )
+
+
+def _above(store: PersistDir, suffix: str, watermark: int) -> int:
+    row = _rows(
+        store,
+        f"SELECT count(*) FROM embeddings_queue WHERE {_OF_COLLECTION} AND seq_id > ?2",  # noqa: S608
+        (encoded(suffix), min(watermark, 2**63 - 1)),
+    )[0]
+    return _count(row[0])
 
 
 def _entries(topic: str, columns: list[object]) -> Entries:

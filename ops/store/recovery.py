@@ -15,6 +15,8 @@ from ops.errors import Busy, NeedsRecovery, OpsError
 from ops.store import sqlite, trash
 from ops.store.persist_dir import DATABASE, PersistDir
 from ops.store.staging import (
+    FLIP,
+    ROWS,
     Done,
     Intent,
     StagingRoot,
@@ -161,7 +163,15 @@ def settle_journal(store: PersistDir) -> None:
 
 
 def is_committed(db: sqlite3.Connection, intent: Intent) -> bool:
-    """The marker decides: the new segment is current, or Chroma deleted the collection after the step was logged."""
+    """The marker decides.
+
+    Of a flip: the new segment is current, or Chroma deleted the collection after the step was logged. Of rows: the step
+    is logged, or, where Chroma keeps no log, what it was to do is done.
+    """
+    if intent.kind == ROWS:
+        if has_log(db):
+            return bool(_markers(db, intent.marker, exact=True))
+        return all(condition.holds(db) for condition in intent.condition)
     rows = db.execute("SELECT id FROM segments WHERE id IN (?, ?)", (intent.new_segment, intent.old_segment))
     current = {row[0] for row in rows}
     if intent.new_segment in current:
@@ -171,6 +181,12 @@ def is_committed(db: sqlite3.Connection, intent: Intent) -> bool:
 
 def roll_back(store: PersistDir, root: StagingRoot, intent: Intent) -> None:
     """Remove what an uncommitted step made, in an order in which being killed leaves the rest for the next time."""
+    if intent.kind == FLIP:
+        _remove_new(store, root, intent)
+    trash.forget(root, intent.run_id, intent.step)
+
+
+def _remove_new(store: PersistDir, root: StagingRoot, intent: Intent) -> None:
     remove_tree(intent.new_segment, root.part("stage"))
     if intent.source_run:
         if exists(store.fd, intent.new_segment):
@@ -179,7 +195,6 @@ def roll_back(store: PersistDir, root: StagingRoot, intent: Intent) -> None:
                 move(intent.new_segment, store.fd, source)
     else:
         remove_tree(intent.new_segment, store.fd)
-    trash.forget(root, intent.run_id, intent.step)
 
 
 def retire(store: PersistDir, root: StagingRoot, intent: Intent) -> bool:
@@ -188,6 +203,8 @@ def retire(store: PersistDir, root: StagingRoot, intent: Intent) -> bool:
     False (left in place) while somebody has the store open for writing, and on an overlay, where a directory of a lower
     layer can not be renamed.
     """
+    if intent.kind == ROWS:
+        return True
     if not exists(store.fd, intent.old_segment):
         return True
     if store.users().state == "used":
@@ -328,6 +345,8 @@ def _begun(intent: Intent) -> Done:
 
 def _structure(store: PersistDir, intent: Intent, done: Done) -> str:
     """What is wrong with the index that is current now; empty when nothing is. A check of shape, not of content."""
+    if intent.kind == ROWS:
+        return ""  # it touched no file of an index, and SQLite's journal answers for the rows
     committed = any(step.step == intent.step and step.state == "committed" for step in done.steps)
     segment = intent.new_segment if committed else intent.old_segment
     try:
@@ -355,9 +374,15 @@ def structure_of(store: PersistDir, segment: str) -> str:
     return f"the index {segment} lacks {missing}" if missing else ""
 
 
+def has_log(db: sqlite3.Connection) -> bool:
+    """Whether Chroma keeps a ``maintenance_log`` here (not in 0.4 and early 0.5)."""
+    query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'maintenance_log'"
+    return db.execute(query).fetchone() is not None
+
+
 def _markers(db: sqlite3.Connection, marker: str, *, exact: bool = False) -> int:
     """How many rows of ``maintenance_log`` are, or begin with, ``marker``; 0 where there is no such table (0.4)."""
-    if not db.execute("SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = 'maintenance_log'").fetchone():
+    if not has_log(db):
         return 0
     length = -1 if exact else len(marker)
     row = db.execute(

@@ -30,12 +30,14 @@ from ops.errors import (
     RecoveryNeedsOperator,
     Symlink,
 )
+from ops.store.conditions import Condition
 from ops.store.persist_dir import STAGING_ROOT, PersistDir, is_uuid
 
 READER_WAIT_S = 30.0  # how long a writer waits for readers that hold the lock
 _LOCK_RETRY_S = 1.0  # a reader holds the intent lock for an instant only
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _PARTS = ("intents", "stage", "trash", "done")
+FLIP, ROWS = "flip", "rows"
 _RUN_ID = re.compile(r"[0-9A-Za-z][0-9A-Za-z_-]{0,63}")
 _COPIED_ATTRIBUTES = ("system.posix_acl_access", "system.posix_acl_default", "security.selinux")
 T = TypeVar("T")
@@ -46,10 +48,12 @@ if not shutil.rmtree.avoids_symlink_attacks:  # pragma: no cover - true on every
 
 @dataclass(frozen=True, kw_only=True)
 class Intent:
-    """What a step is about to do, on disk before it does anything. The marker of a flip is ``new_segment``.
+    """What a step is about to do, on disk before it does anything.
 
-    ``source_run`` names the run whose trash holds the new segment's directory when an undo returns it; empty when the
-    directory is built.
+    ``kind`` is flip or rows. The marker of a flip is ``new_segment``. A step that changes rows only has no segments;
+    its marker is the row in ``maintenance_log``, or, where Chroma has no such table, ``condition``: all of it holds
+    when the step was committed. ``source_run`` names the run whose trash holds the new segment's directory when an
+    undo returns it; empty when the directory is built.
     """
 
     run_id: str
@@ -59,18 +63,25 @@ class Intent:
     subject: str
     title: str
     collection_id: str
-    old_segment: str
-    new_segment: str
     started_at: datetime
+    kind: str = FLIP
+    old_segment: str = ""
+    new_segment: str = ""
     source_run: str = ""
+    condition: tuple[Condition, ...] = ()
 
     def __post_init__(self) -> None:
         """Names of files are made of these: anything but a UUID or a run id is refused."""
         require_run_id(self.run_id)
         if self.source_run:
             require_run_id(self.source_run)
-        if not is_uuid(self.old_segment) or not is_uuid(self.new_segment) or self.step < 1:
+        if self.step < 1 or self.kind not in (FLIP, ROWS):
+            raise DecodeError("an intent is of no known kind")
+        segments = (self.old_segment, self.new_segment)
+        if self.kind == FLIP and not all(is_uuid(segment) for segment in segments):
             raise DecodeError("an intent names what is no segment")
+        if self.kind == ROWS and (any(segments) or self.source_run or not self.condition):
+            raise DecodeError("an intent to change rows names segments, or no condition")
 
     @property
     def name(self) -> str:

@@ -244,6 +244,12 @@ def segment_ids(store: PersistDir) -> frozenset[str]:
     return frozenset(_text(row[0]) for row in _rows(store, "SELECT id FROM segments WHERE id IS NOT NULL", ()))
 
 
+def collection_ids(store: PersistDir) -> frozenset[str]:
+    """The ids of all collections of every tenant and database."""
+    store.schema.require("collections")
+    return frozenset(_text(row[0]) for row in _rows(store, "SELECT id FROM collections WHERE id IS NOT NULL", ()))
+
+
 def vector_segment(store: PersistDir, entry: Collection) -> Segment:
     """The one VECTOR segment of a collection; raises REF_BROKEN when there is none, or two, or its id is no UUID."""
     return _only(entry, VECTOR)

@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from ops.codec import DecodeError, from_json, to_json
 from ops.errors import IoFailed, RecoveryNeedsOperator
 from ops.store.persist_dir import PersistDir
-from ops.store.staging import StagingRoot, exists, read_json, require_run_id, write_json
+from ops.store.staging import FLIP, StagingRoot, exists, read_json, remove_tree, require_run_id, write_json
 
 KEPT_FOR = timedelta(days=7)
 
@@ -20,8 +20,9 @@ KEPT_FOR = timedelta(days=7)
 class UndoRecord:
     """What takes one step of a run back; on disk, synced and read back before the step's commit.
 
-    ``watermark`` and ``newest_seq`` are what the run left: while they are the same nobody has written since. ``facts``
-    are the operation's own (old configuration text and its column, old header parameters).
+    ``kind`` is flip or rows; a step of rows has no segments and no watermark. ``watermark`` and ``newest_seq`` are what
+    the run left: while they are the same nobody has written since. ``facts`` are the operation's own (old configuration
+    text and its column, old header parameters); what is too large for them lies in the directory ``kept_name``.
     """
 
     run_id: str
@@ -30,18 +31,29 @@ class UndoRecord:
     subject: str
     title: str
     collection_id: str
-    old_segment: str
-    new_segment: str
     watermark: int | None
     newest_seq: int | None
     made_at: datetime
     expires_at: datetime
+    kind: str = FLIP
+    old_segment: str = ""
+    new_segment: str = ""
     facts: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
         """The file in ``trash/<run>``."""
         return f"undo-{self.step}.json"
+
+    @property
+    def kept_name(self) -> str:
+        """The directory in ``trash/<run>`` with what a step of rows keeps beside its facts; mostly there is none."""
+        return kept_name(self.step)
+
+
+def kept_name(step: int) -> str:
+    """The directory in ``trash/<run>`` with what the undo of a step of rows needs beside its record."""
+    return f"kept-{step}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +76,11 @@ def keep(root: StagingRoot, record: UndoRecord) -> None:
 
 
 def forget(root: StagingRoot, run_id: str, step: int) -> None:
-    """Remove the record of a step that was rolled back, and the run's trash when it is empty then."""
+    """Remove what a step that was rolled back kept for its undo, and the run's trash when it is empty then."""
     with root.trash_of(run_id) as trash:
         if trash is None:
             return
+        remove_tree(kept_name(step), trash)
         name = f"undo-{step}.json"
         if exists(trash, name):
             os.unlink(name, dir_fd=trash)
@@ -112,7 +125,7 @@ def items(store: PersistDir) -> tuple[TrashItem, ...]:
             with root.trash_of(run_id) as trash:
                 if trash is None:
                     continue
-                records = {record.old_segment: record for record in _records(trash)}
+                records = {record.old_segment or record.kept_name: record for record in _records(trash)}
                 found.extend(
                     TrashItem(run_id=run_id, name=name, record=records.get(name))
                     for name in sorted(os.listdir(trash))

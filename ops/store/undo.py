@@ -15,6 +15,7 @@ from ops.store.hnsw import read_header
 from ops.store.persist_dir import PersistDir
 from ops.store.rebuild import Rebuild
 from ops.store.schema import Family
+from ops.store.staging import FLIP
 from ops.store.sysdb import Collection, Segment, vector_segment
 from ops.store.sysdb import collection as find_collection
 from ops.store.text import encoded, visible
@@ -53,6 +54,8 @@ class UndoStep:
     @classmethod
     def of(cls, store: PersistDir, record: UndoRecord) -> UndoStep:
         """Look at a record and the store; raises NOTHING_TO_UNDO where the index was replaced again or is gone."""
+        if record.kind != FLIP:
+            raise NothingToUndo(run_id=record.run_id, why=f"{record.operation} can not be taken back by itself")
         try:
             collection = find_collection(store, record.collection_id)
         except CollectionNotFound:

@@ -35,9 +35,12 @@ def _rebuilt(store: Path) -> dict[str, object]:
 # Parameters with which each operation does something to the small store (tests.ops.stores.SMALL).
 EXAMPLES: dict[str, Callable[[Path], dict[str, object]]] = {
     "db_info": lambda _store: {},
+    "hnsw_info": lambda _store: {"verbose": True},
     "hnsw_rebuild": lambda _store: {"collection": ["alpha", "gamma"], "m": 24},
     "run_undo": _rebuilt,
     "wal_commit": lambda _store: {"collection": ["beta", "gamma"]},
+    "wal_export": lambda store: {"output": str(store.parent / "wal.jsonl")},
+    "wal_info": lambda _store: {},
 }
 
 every_operation = pytest.mark.parametrize("cls", all_operations(), ids=operation_names())

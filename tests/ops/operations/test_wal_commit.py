@@ -7,14 +7,17 @@ import shutil
 import sqlite3
 import tempfile
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from ops.execute import Ended, execute, preview
+from ops.operations.run_undo import RunUndo
 from ops.operations.wal_commit import WalCommit, WalCommitResult
 from ops.params import parse
 from ops.store.live_index import open_live_index
@@ -211,3 +214,113 @@ def assert_taken_up(path: Path) -> None:
             assert set(index.ids) == recorded
             assert not index.counter_too_low
     assert not preview(WalCommit(), str(path)).scope.steps
+
+
+# --- afterwards
+
+
+def run_id_of(ended: Ended, path: Path) -> str:
+    assert ended.error is None, ended.error
+    (trash,) = (path / ".chromaadmin" / "trash").iterdir()
+    return trash.name
+
+
+def test_what_chroma_writes_afterwards_stays(make_store: Callable[[str], Path]) -> None:
+    path = make_store(BASE)
+    append(path, {"cosine": [(DELETE, "e1", {}, False), (ADD, "n0", {"a": 1}, True), (UPSERT, "k3", {"a": 2}, True)]})
+    done(commit(path))
+    before = stores.reopen(path)
+    answer = stores.write_through_client(
+        path,
+        """
+import base64, json
+must = {}
+for name in ("cosine", "euclid", "waiting"):
+    made = client.get_collection(name)
+    rows = vectors(90, 4)
+    made.add(ids=[f"later{j}" for j in range(90)], embeddings=rows, documents=[f"later {j}" for j in range(90)])
+    made.update(ids=["e0"], embeddings=rows[:1], metadatas=[{"a": "changed"}])
+    made.delete(ids=["e2", "later5"])
+    must[name] = {f"later{j}": rows[j].tolist() for j in range(90) if j != 5} | {"e0": rows[0].tolist()}
+print(json.dumps(must))
+""",
+    )
+    after = stores.reopen(path)
+    for name, must in json.loads(answer).items():
+        assert set(after[name].ids) == (set(before[name].ids) - {"e2"}) | set(must)
+        for key, row in must.items():
+            assert np.allclose(np.frombuffer(after[name].embeddings[key], "<f4"), row, rtol=1e-6, atol=1e-6)
+        for key in set(before[name].ids) - {"e0", "e2"}:
+            assert after[name].embeddings[key] == before[name].embeddings[key]
+            assert after[name].metadatas[key] == before[name].metadatas[key]
+        assert after[name].metadatas["e0"]["a"] == "changed"
+
+
+def test_entries_are_kept_and_an_undo_brings_index_and_watermark_back(small: Path) -> None:
+    records = stores.reopen(small)
+    before = positions(small)
+    ended = commit(small, collection=["alpha"])
+    assert positions(small)["entries"] == before["entries"]
+    assert positions(small)["alpha"] == (2500, 2500)
+    undo = parse(RunUndo, {"run_id": run_id_of(ended, small)})
+    undone = execute(undo, str(small), run_id=str(uuid.uuid4()), approved=None, allow_unplanned=True)
+    assert undone.error is None, undone.error
+    assert undone.result.steps[0].how == "swapped back"  # type: ignore[attr-defined]
+    assert positions(small) == before
+    again = stores.reopen(small)["alpha"]
+    assert again.embeddings == records["alpha"].embeddings
+    assert again.metadatas == records["alpha"].metadatas
+
+
+def test_an_undo_after_the_entries_are_gone_is_a_rebuild(small: Path) -> None:
+    records = stores.reopen(small)["alpha"]
+    run_id = run_id_of(commit(small, collection=["alpha"]), small)
+    connection = sqlite3.connect(small / "chroma.sqlite3")
+    with connection:
+        connection.execute("DELETE FROM embeddings_queue WHERE seq_id < 2400")
+    connection.close()
+    undo = parse(RunUndo, {"run_id": run_id})
+    undone = execute(undo, str(small), run_id=str(uuid.uuid4()), approved=None, allow_unplanned=True)
+    assert undone.error is None, undone.error
+    assert undone.result.steps[0].how == "rebuilt with the old parameters"  # type: ignore[attr-defined]
+    assert stores.reopen(small)["alpha"].embeddings == records.embeddings
+
+
+def positions(path: Path) -> dict[str, object]:
+    connection = sqlite3.connect(f"file:{path}/chroma.sqlite3?mode=ro", uri=True)
+    found: dict[str, object] = {
+        name: (vector, metadata)
+        for name, vector, metadata in connection.execute(
+            "SELECT c.name, max(CASE s.scope WHEN 'VECTOR' THEN m.seq_id END), "
+            "max(CASE s.scope WHEN 'METADATA' THEN m.seq_id END) FROM collections c "
+            "JOIN segments s ON s.collection = c.id LEFT JOIN max_seq_id m ON m.segment_id = s.id GROUP BY c.name"
+        )
+    }
+    found["entries"] = connection.execute("SELECT count(*), min(seq_id), max(seq_id) FROM embeddings_queue").fetchone()
+    connection.close()
+    return found
+
+
+# --- what is refused
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [
+        ("UPDATE embeddings_queue SET operation = 99 WHERE seq_id = 2500", "WAL_ANOMALY"),
+        ("UPDATE embeddings_queue SET vector = x'0000' WHERE seq_id = 2500", "WAL_ANOMALY"),
+        ("UPDATE embeddings_queue SET vector = x'0000C07F' || substr(vector, 5) WHERE seq_id = 2500", "WAL_ANOMALY"),
+        ("UPDATE max_seq_id SET seq_id = 9999 WHERE seq_id = 2000", "WAL_UNSAFE"),
+        ("DELETE FROM embeddings WHERE embedding_id = 'a7'", "VERIFICATION_FAILED"),
+    ],
+)
+def test_a_damaged_wal_is_refused_and_nothing_changes(small: Path, change: str, code: str) -> None:
+    connection = sqlite3.connect(small / "chroma.sqlite3")
+    with connection:
+        connection.execute(change)
+    connection.close()
+    before = positions(small)
+    ended = commit(small, collection=["alpha"])
+    assert ended.error is not None
+    assert (ended.error.code, ended.effect_on_store) == (code, "none")
+    assert positions(small) == before
