@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from ops.errors import IndexTorn, IndexUnreadable, VerificationFailed
-from ops.store.embeddings_queue import entries, gap, tail, watermarks
+from ops.store.embeddings_queue import entries, gap, newest_seq, number, tail, watermarks
 from ops.store.hnsw import PlainDirectory
 from ops.store.hnsw_search import GraphSearch
 from ops.store.live_index import LiveIndex, open_live_index
@@ -16,7 +16,7 @@ from ops.store.metadb import live_ids
 from ops.store.persist_dir import PersistDir
 from ops.store.sysdb import collection as find_collection
 from ops.store.sysdb import metadata_segment, vector_segment
-from ops.store.text import visible
+from ops.store.text import encoded, visible
 from ops.store.wal_commit import Outstanding
 
 if TYPE_CHECKING:
@@ -55,6 +55,15 @@ class CommittedTakeUp:
     labels: int
     slots: int
     documents: int
+    pid: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class CleanedQueue:
+    """The newest WAL entry and the highest watermark after a clean, as another process read them."""
+
+    newest_seq: int
+    highest_watermark: int
     pid: int
 
 
@@ -214,3 +223,19 @@ def _sample(slots: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
 
 def _fail(why: str) -> NoReturn:
     raise VerificationFailed(why=why)
+
+
+def verify_cleaned(*, path: str, topic: str, up_to_seq: int, kept_seq: int) -> CleanedQueue:
+    """The entries are gone, and no watermark lies above the newest entry; raises VERIFICATION_FAILED."""
+    with PersistDir.open(path) as store:
+        left = store.db.execute(
+            "SELECT count(*) FROM embeddings_queue WHERE topic = CAST(? AS TEXT) AND seq_id <= ? AND seq_id <> ?",
+            (encoded(topic), up_to_seq, kept_seq),
+        ).fetchone()[0]
+        if left:
+            _fail(f"{left} entries up to {up_to_seq} are still there")
+        newest = newest_seq(store) or 0
+        highest = max((number(row[0]) or 0 for row in store.db.execute("SELECT seq_id FROM max_seq_id")), default=0)
+        if newest < highest:
+            _fail(f"the newest WAL entry is {newest}, below the watermark {highest}")
+        return CleanedQueue(newest_seq=newest, highest_watermark=highest, pid=os.getpid())
