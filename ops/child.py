@@ -30,6 +30,7 @@ CALLABLE_MODULES = (
     "ops.store.setting",
     "ops.store.verify",
     "ops.store.verify_undo",
+    "ops.store.verify_wal",
 )
 MAX_ANSWER_BYTES = 16 * 1024 * 1024
 VERIFY_WITHIN_S = 24 * 3600.0

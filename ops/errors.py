@@ -321,6 +321,15 @@ class WalUnsafe(OpsError):
     hint = "Do not write to this collection before its watermark is repaired."
 
 
+@_register
+class WalAnomaly(OpsError):
+    """A WAL entry that no Chroma release writes; see ``why``."""
+
+    code = "WAL_ANOMALY"
+    message = "The WAL entry {seq_id} can not be applied: {why}."
+    hint = "Nothing of this collection was changed. Leave it out, or correct or delete the entry after a backup."
+
+
 # --- the index ------------------------------------------------------------------------------------------------------
 
 

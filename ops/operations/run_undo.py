@@ -175,6 +175,7 @@ def _swap(store: PersistDir, scope: StepScope, step: UndoStep, progress: Progres
             path=str(store.path),
             collection_id=scope.subject,
             directory=str(directory),
+            watermark=step.returns_watermark,
         )
 
     def check_returned(directory: Path) -> None:
@@ -196,6 +197,7 @@ def _swap(store: PersistDir, scope: StepScope, step: UndoStep, progress: Progres
         apply=lambda connection: step.restore(connection, step.record.old_segment),
         verify_committed=check_returned,
         undo_facts=step.facts,
+        leaves_watermark=step.returns_watermark,
     )
     return _undone(step, "swapped back", flipped, returned[0])
 

@@ -7,7 +7,8 @@ import sqlite3
 import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -213,6 +214,7 @@ class Writer:
         apply: Callable[[sqlite3.Connection], None],
         verify_committed: Callable[[Path], None],
         undo_facts: Mapping[str, str],
+        leaves_watermark: int | None = None,
     ) -> Flipped:
         """Replace the index of a collection by a new one, in one SQLite transaction with its configuration.
 
@@ -220,17 +222,30 @@ class Writer:
         it in a fresh child; ``apply(connection)`` changes the configuration inside the transaction, in which the rows
         of the segment already carry the new id (``stage.name``); ``verify_committed(directory)`` looks at the visible
         directory afterwards. Each raises to refuse. Until the COMMIT any failure leaves the store as it was;
-        afterwards a failure raises COMMITTED_UNVERIFIED.
+        afterwards a failure raises COMMITTED_UNVERIFIED. ``leaves_watermark`` is the VECTOR watermark that ``apply``
+        leaves, None when it leaves it as it is. A collection whose entries no Chroma has taken up yet may have no
+        directory to replace.
         """
 
-        def prepare(intent: Intent, old: SegmentDirectory) -> None:
+        def prepare(intent: Intent, old: SegmentDirectory | None) -> None:
             self._stage(intent, old, build, verify_staged)
 
         def place(intent: Intent) -> None:
             move(intent.new_segment, self._root.part("stage"), self.store.fd)
 
+        new_segment = str(uuid.uuid4())
         return self._flip(
-            step, collection, segment, str(uuid.uuid4()), "", prepare, place, apply, verify_committed, undo_facts
+            step,
+            collection,
+            segment,
+            new_segment,
+            "",
+            prepare,
+            place,
+            apply,
+            verify_committed,
+            undo_facts,
+            leaves_watermark,
         )
 
     def flip_back(
@@ -244,6 +259,7 @@ class Writer:
         apply: Callable[[sqlite3.Connection], None],
         verify_committed: Callable[[Path], None],
         undo_facts: Mapping[str, str],
+        leaves_watermark: int | None = None,
     ) -> Flipped:
         """Make the index that ``record`` names current again: its directory comes back out of the trash.
 
@@ -252,7 +268,7 @@ class Writer:
         """
         returning = record.old_segment
 
-        def prepare(_intent: Intent, _old: SegmentDirectory) -> None:
+        def prepare(_intent: Intent, _old: SegmentDirectory | None) -> None:
             before = self._before(segment.id)
             if (before.taken_up, before.newest_seq) != (record.watermark, record.newest_seq):
                 raise PlanChanged(what=f"Chroma has written to {collection.name} since run {record.run_id}")
@@ -268,7 +284,17 @@ class Writer:
                 move(returning, _there(source), self.store.fd)
 
         return self._flip(
-            step, collection, segment, returning, record.run_id, prepare, place, apply, verify_committed, undo_facts
+            step,
+            collection,
+            segment,
+            returning,
+            record.run_id,
+            prepare,
+            place,
+            apply,
+            verify_committed,
+            undo_facts,
+            leaves_watermark,
         )
 
     def change(
@@ -436,19 +462,21 @@ class Writer:
         segment: Segment,
         new_segment: str,
         source_run: str,
-        prepare: Callable[[Intent, SegmentDirectory], None],
+        prepare: Callable[[Intent, SegmentDirectory | None], None],
         place: Callable[[Intent], None],
         apply: Callable[[sqlite3.Connection], None],
         verify_committed: Callable[[Path], None],
         undo_facts: Mapping[str, str],
+        leaves_watermark: int | None,
     ) -> Flipped:
         old = self.store.segment_directory(segment.id)
-        if old is None:
+        before = self._before(segment.id)
+        if old is None and before.watermark is not None:
             raise RefBroken(what=f"The segment {segment.id} of {collection.name} has no directory.")
         if step.segment_id and step.segment_id != segment.id:
             raise PlanChanged(what=f"{step.title}: its segment is another now")
-        self._check_owner(old)
-        before = self._before(segment.id)
+        if old is not None:
+            self._check_owner(old)
         intent = self._intent(
             step,
             collection_id=collection.id,
@@ -456,7 +484,8 @@ class Writer:
             new_segment=new_segment,
             source_run=source_run,
         )
-        record = _record(intent, before, undo_facts)
+        left = before if leaves_watermark is None else replace(before, watermark=leaves_watermark)
+        record = _record(intent, left, undo_facts)
 
         def prepare_all() -> None:
             prepare(intent, old)
@@ -492,7 +521,7 @@ class Writer:
     def _stage(
         self,
         intent: Intent,
-        old: SegmentDirectory,
+        old: SegmentDirectory | None,
         build: Callable[[Path], None],
         verify_staged: Callable[[Path], None],
     ) -> None:
@@ -502,9 +531,13 @@ class Writer:
         path = root.path / "stage" / intent.new_segment
         progress.phase("build", "Building the new index")
         build(path)
-        with _opened(intent.new_segment, stage) as new, _opened(old.name, self.store.fd) as like:
+        with _opened(intent.new_segment, stage) as new:
             _require_plain(new, path)
-            _dress(new, like, path)
+            if old is None:
+                _dress_alone(new, self.store.fd, path)
+            else:
+                with _opened(old.name, self.store.fd) as like:
+                    _dress(new, like, path)
             sync_tree(new)
         os.fsync(stage)
         progress.phase("verify", "Verifying the new index")
@@ -551,7 +584,7 @@ class Writer:
         if intent.source_run and newest != before.newest_seq:
             raise PlanChanged(what=f"{intent.title}: something was written meanwhile")
         directory = self.store.segment_directory(intent.old_segment)
-        if directory is None or _stat_files(directory, self.store.fd) != before.files:
+        if (() if directory is None else _stat_files(directory, self.store.fd)) != before.files:
             raise PlanChanged(what=f"{intent.title}: its index files changed while the new index was built")
 
     def _finish(self, intent: Intent, record: trash.UndoRecord, verify_committed: Callable[[Path], None]) -> Flipped:
@@ -567,12 +600,13 @@ class Writer:
             return retired
 
         retired = self._conclude(intent, look)
+        in_trash = retired and trash.has_directory(store, intent.run_id, intent.old_segment)
         if not retired:
             self._progress.log(f"The old index {intent.old_segment} was left in place: somebody opened the store.")
         return Flipped(
             old_segment=intent.old_segment,
             new_segment=intent.new_segment,
-            trash_path=str(root.path / "trash" / intent.run_id / intent.old_segment) if retired else "",
+            trash_path=str(root.path / "trash" / intent.run_id / intent.old_segment) if in_trash else "",
             retired=retired,
             expires_at=record.expires_at,
         )
@@ -748,6 +782,25 @@ def _dress(new: int, like: int, path: Path) -> None:
         finally:
             os.close(source)
             os.close(target)
+
+
+def _dress_alone(new: int, parent: int, path: Path) -> None:
+    """For a collection that has no directory yet: owner, mode and label of the persist directory, files without x."""
+    copy_attributes(parent, new, path)
+    model = os.fstat(parent)
+    for name in os.listdir(new):
+        with _opened_file(name, new) as target:
+            copy_attributes(parent, target, path / name, labels=False)
+            os.fchmod(target, stat.S_IMODE(model.st_mode) & 0o666)
+
+
+@contextmanager
+def _opened_file(name: str, parent: int) -> Iterator[int]:
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def _there(descriptor: int | None) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
@@ -232,6 +232,42 @@ def _put_row(connection: sqlite3.Connection, table: str, owner: str, key: str, v
         return
     text, whole, real = (value if isinstance(value, kind) else None for kind in (str, int, float))
     connection.execute(insert, (*place, text, whole, real))
+
+
+def add_keys(connection: sqlite3.Connection, collection_id: str, keys: Mapping[str, Iterable[str]]) -> int:
+    """Name the types of new metadata keys in ``schema_str``, inside the caller's transaction; how many were new.
+
+    Chroma 1.5 writes ``keys.<key>.<type>`` with the indexes of ``defaults.<type>`` when its metadata segment first sees
+    a key. A collection without ``schema_str`` (made by an older release) has none of it.
+    """
+    row = connection.execute("SELECT schema_str FROM collections WHERE id = ?", (collection_id,)).fetchone()
+    if row is None or row[0] is None:
+        return 0
+    old = text = str(row[0])
+    where, added = "schema_str", 0
+    document = loaded(text, where)
+    known, defaults = member(document, ("keys",)), member(document, ("defaults",))
+    if not isinstance(known, dict) or not isinstance(defaults, dict):
+        raise FieldInvalid(where=where, value=_short(text), expected="the form Chroma writes")
+    for key, types in keys.items():
+        for kind in types:
+            described = known.get(key)
+            if kind not in defaults or (isinstance(described, dict) and kind in described):
+                continue
+            value = json.dumps(defaults[kind], separators=(",", ":"))
+            if isinstance(described, dict):
+                text = replaced(text, ("keys", key, kind), value, where)
+            else:
+                text = replaced(text, ("keys", key), f"{{{json.dumps(kind)}:{value}}}", where)
+                described = known[key] = {}
+            described[kind] = True
+            added += 1
+    if added:
+        connection.execute(
+            _WRITE["schema_str"],
+            (encoded(text), encoded(collection_id), encoded(old)),
+        )
+    return added
 
 
 def _authority(store: PersistDir, collection: Collection) -> tuple[str, str]:

@@ -7,6 +7,7 @@ release and for every tenant). A segment has consumed all entries up to its wate
 from __future__ import annotations
 
 import json
+import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -231,12 +232,19 @@ def tail(store: PersistDir, collection_id: str, above_seq: int) -> Iterator[WalE
     store.schema.require("embeddings_queue")
     above = min(above_seq, 2**63 - 1)
     while True:
-        rows = _rows(
-            store,
-            "SELECT seq_id, operation, id, vector, encoding, metadata, created_at FROM embeddings_queue "  # noqa: S608
-            f"WHERE {_OF_COLLECTION} AND seq_id > ?2 ORDER BY seq_id LIMIT ?3",
-            (encoded(f"/{collection_id}"), above, _CHUNK),
-        )
+        rows = _rows(store, _TAIL, (encoded(f"/{collection_id}"), above, _CHUNK))
+        for row in rows:
+            yield _wal_entry(row)
+        if len(rows) < _CHUNK:
+            return
+        above = _count(rows[-1][0])
+
+
+def tail_in(connection: sqlite3.Connection, collection_id: str, above_seq: int) -> Iterator[WalEntry]:
+    """The same as ``tail`` by a connection of the caller's, inside its transaction."""
+    above = min(above_seq, 2**63 - 1)
+    while True:
+        rows = connection.execute(_TAIL, (encoded(f"/{collection_id}"), above, _CHUNK)).fetchall()
         for row in rows:
             yield _wal_entry(row)
         if len(rows) < _CHUNK:
@@ -261,6 +269,51 @@ def tail_state(store: PersistDir, collection_id: str, above_seq: int) -> dict[st
         if len(rows) < 20 * _CHUNK:
             return state
         above = _count(rows[-1][0])
+
+
+def operations(
+    store: PersistDir, collection_id: str, above_seq: int, up_to_seq: int
+) -> Iterator[tuple[int, int, str, bool]]:
+    """Of every entry above ``above_seq``, up to ``up_to_seq``: number, operation, id, and whether it has a vector."""
+    store.schema.require("embeddings_queue")
+    above = min(above_seq, 2**63 - 1)
+    while True:
+        rows = _rows(
+            store,
+            "SELECT seq_id, operation, id, vector IS NOT NULL FROM embeddings_queue "  # noqa: S608
+            f"WHERE {_OF_COLLECTION} AND seq_id > ?2 AND seq_id <= ?4 ORDER BY seq_id LIMIT ?3",
+            (encoded(f"/{collection_id}"), above, 20 * _CHUNK, up_to_seq),
+        )
+        for seq_id, operation, identifier, has_vector in rows:
+            yield _count(seq_id), _count(operation), _text(identifier), bool(has_vector)
+        if len(rows) < 20 * _CHUNK:
+            return
+        above = _count(rows[-1][0])
+
+
+def anomaly(store: PersistDir, collection_id: str, above_seq: int, dimension: int) -> tuple[int, str] | None:
+    """The first entry above ``above_seq`` that no release writes, and what is wrong with it; None without one.
+
+    Whether vectors hold finite numbers is not looked at.
+    """
+    store.schema.require("embeddings_queue")
+    rows = _rows(
+        store,
+        f"SELECT seq_id, {_ANOMALY} FROM embeddings_queue WHERE {_OF_COLLECTION} AND seq_id > ?2 "  # noqa: S608
+        f"AND {_ANOMALY} <> '' ORDER BY seq_id LIMIT 1",
+        (encoded(f"/{collection_id}"), min(above_seq, 2**63 - 1), dimension),
+    )
+    return (_count(rows[0][0]), _text(rows[0][1])) if rows else None
+
+
+_ANOMALY = (
+    "CASE WHEN typeof(operation) <> 'integer' OR operation NOT IN (0, 1, 2, 3) THEN 'its operation is unknown' "
+    "WHEN typeof(id) <> 'text' THEN 'its id is not text' "
+    "WHEN typeof(metadata) NOT IN ('text', 'null') THEN 'its metadata is not text' "
+    "WHEN vector IS NULL THEN CASE WHEN operation IN (0, 2) THEN 'it has no vector' ELSE '' END "
+    "WHEN typeof(vector) <> 'blob' OR coalesce(encoding, '') <> 'FLOAT32' THEN 'its vector is not in FLOAT32' "
+    "WHEN length(vector) <> 4 * ?3 THEN 'its vector has another dimension' ELSE '' END"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -313,6 +366,10 @@ _AGGREGATES = (
     "min(seq_id), max(seq_id), min(created_at), max(created_at)"
 )
 _OF_COLLECTION = "substr(topic, -length(CAST(?1 AS TEXT))) = CAST(?1 AS TEXT)"
+_TAIL = (
+    "SELECT seq_id, operation, id, vector, encoding, metadata, created_at FROM embeddings_queue "  # noqa: S608
+    f"WHERE {_OF_COLLECTION} AND seq_id > ?2 ORDER BY seq_id LIMIT ?3"
+)
 
 
 def _above(store: PersistDir, suffix: str, watermark: int) -> int:

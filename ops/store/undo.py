@@ -10,15 +10,19 @@ from ops.plan import Change, StepScope
 from ops.store import configuration as configurations
 from ops.store import trash
 from ops.store.configuration import Effective, HnswConfiguration, effective
-from ops.store.embeddings_queue import newest_seq
+from ops.store.embeddings_queue import entries, gap, newest_seq
 from ops.store.hnsw import read_header
 from ops.store.live_index import position
 from ops.store.persist_dir import PersistDir
 from ops.store.rebuild import Rebuild
+from ops.store.schema import Family
 from ops.store.sysdb import Collection, Segment, vector_segment
 from ops.store.sysdb import collection as find_collection
 from ops.store.text import visible
 from ops.store.trash import UndoRecord
+from ops.store.wal_replay import set_watermark
+
+_WATERMARK, _ABOVE = "vector_watermark", "entries_above"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ class UndoStep:
     swaps: bool
     why: str
     exact: bool
+    family: Family
 
     @classmethod
     def of(cls, store: PersistDir, record: UndoRecord) -> UndoStep:
@@ -54,6 +59,8 @@ class UndoStep:
             raise NothingToUndo(run_id=record.run_id, why=why)
         header = read_header(directory, collection=visible(collection.name), dimension=collection.dimension)
         why = _written_since(store, segment, record)
+        if not why:
+            why = _not_behind(store, collection, record)
         if not why and not _at_hand(store, record):
             why = "the old index is no longer in the trash"
         found = effective(store, collection, header)
@@ -66,6 +73,7 @@ class UndoStep:
             swaps=not why,
             why=why,
             exact=_text_is_the_runs(store, collection, record, found),
+            family=store.schema.shape,
         )
 
     @property
@@ -108,9 +116,17 @@ class UndoStep:
         return 0 if self.swaps else self.rebuild(store).after.size_bytes
 
     @property
+    def returns_watermark(self) -> int | None:
+        """The VECTOR watermark of the index that is swapped back; None where it is that of today."""
+        text = self.record.facts.get(_WATERMARK, "") if self.swaps else ""
+        return int(text) if text else None
+
+    @property
     def facts(self) -> dict[str, str]:
         """What the undo of this undo needs."""
-        return facts_of(self.found)
+        if self.returns_watermark is None:
+            return facts_of(self.found)
+        return facts_of(self.found) | facts_of_watermark(self.record.watermark, 0)
 
     def rebuild(self, store: PersistDir) -> Rebuild:
         """The rebuild with the old parameters."""
@@ -118,6 +134,8 @@ class UndoStep:
 
     def restore(self, connection: sqlite3.Connection, segment_id: str) -> None:
         """Put the old configuration back, byte for byte where nothing but the run changed its text since."""
+        if self.returns_watermark is not None:
+            set_watermark(connection, self.family, segment_id, self.returns_watermark)
         if self.exact:
             configurations.put(connection, self.collection, segment_id, self.found, self.record.facts["text"])
             return
@@ -129,6 +147,11 @@ def facts_of(found: Effective) -> dict[str, str]:
     """What an undo needs to put a configuration back: its authority, the text there, each value."""
     values = {field.name: str(getattr(found.configuration, field.name)) for field in fields(HnswConfiguration)}
     return {"authority": found.authority, "text": found.raw} | values
+
+
+def facts_of_watermark(watermark: int | None, entries_above: int) -> dict[str, str]:
+    """What an undo needs where the watermark moved: that of the old index, and how many WAL entries lie above it."""
+    return {_WATERMARK: "" if watermark is None else str(watermark), _ABOVE: str(entries_above)}
 
 
 def old_configuration(record: UndoRecord) -> HnswConfiguration:
@@ -163,6 +186,21 @@ def _text_is_the_runs(store: PersistDir, collection: Collection, record: UndoRec
 def _written_since(store: PersistDir, segment: Segment, record: UndoRecord) -> str:
     if position(store, segment.id) != record.watermark or newest_seq(store) != record.newest_seq:
         return "Chroma has written since the run"
+    return ""
+
+
+def _not_behind(store: PersistDir, collection: Collection, record: UndoRecord) -> str:
+    """Why an index with another watermark can not come back: empty when the WAL holds all that it lacks."""
+    if _WATERMARK not in record.facts:
+        return ""
+    try:
+        watermark, above = int(record.facts[_WATERMARK] or -1), int(record.facts[_ABOVE])
+    except (KeyError, ValueError) as error:
+        raise NothingToUndo(run_id=record.run_id, why=f"its record does not say what was before ({error})") from error
+    if watermark < 0:
+        return "the old index had not been persisted"
+    if (gap(store, entries(store, collection.id), watermark) or 0) != above:
+        return "the WAL no longer holds the entries that the old index lacks"
     return ""
 
 

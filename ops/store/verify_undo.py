@@ -8,12 +8,14 @@ from pathlib import Path
 
 from ops.errors import VerificationFailed
 from ops.store.configuration import HnswConfiguration, effective
+from ops.store.embeddings_queue import newest_seq, watermarks
 from ops.store.hnsw import PlainDirectory
 from ops.store.live_index import open_live_index
 from ops.store.persist_dir import PersistDir
 from ops.store.sysdb import collection as find_collection
 from ops.store.sysdb import vector_segment
 from ops.store.text import visible
+from ops.store.wal_replay import vector_effects
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,8 +26,10 @@ class ReturnedIndex:
     pid: int
 
 
-def verify_returning(*, path: str, collection_id: str, directory: str) -> ReturnedIndex:
+def verify_returning(*, path: str, collection_id: str, directory: str, watermark: int | None = None) -> ReturnedIndex:
     """Look at an index in the trash: whole, its graph sound, and exactly the ids of the index that is current now.
+
+    One with another ``watermark`` than today's has exactly these ids once both have taken up the WAL.
 
     Raises VERIFICATION_FAILED, INDEX_TORN, INDEX_HEADER_INVALID, INDEX_UNREADABLE, LABEL_COLLISION_RISK.
     """
@@ -39,7 +43,12 @@ def verify_returning(*, path: str, collection_id: str, directory: str) -> Return
         plain = PlainDirectory(Path(directory))
         returning = open_live_index(plain, store.id_maps, collection=name, dimension=dimension)
         returning.files.check_graph()
-        if differing := set(now.ids) ^ set(returning.ids):
+        ids, wanted = set(returning.ids), set(now.ids)
+        if watermark is not None:
+            newest, today = newest_seq(store) or 0, watermarks(store, collection).vector or 0
+            ids = vector_effects(store, collection.id, ids, watermark, newest).ids(ids)
+            wanted = vector_effects(store, collection.id, wanted, today, newest).ids(wanted)
+        if differing := ids ^ wanted:
             raise VerificationFailed(why=f"{len(differing)} ids are in one of both indexes only")
         return ReturnedIndex(ids=len(returning.ids), pid=os.getpid())
 

@@ -32,6 +32,13 @@ def _rebuilt(store: Path) -> dict[str, object]:
     return {"run_id": run_id}
 
 
+def _committed(store: Path) -> dict[str, object]:
+    commit = parse(operation_class("wal_commit"), {"collection": ["alpha"]})
+    ended = execute(commit, str(store), run_id=str(uuid.uuid4()), approved=None, allow_unplanned=True)
+    assert ended.status == "succeeded"
+    return {}
+
+
 # Parameters with which each operation does something to the small store (tests.ops.stores.SMALL).
 EXAMPLES: dict[str, Callable[[Path], dict[str, object]]] = {
     "db_info": lambda _store: {},
@@ -40,6 +47,8 @@ EXAMPLES: dict[str, Callable[[Path], dict[str, object]]] = {
     "hnsw_rebuild": lambda _store: {"collection": ["alpha", "gamma"], "m": 24},
     "run_undo": _rebuilt,
     "wal_config": lambda _store: {"purge": "off"},
+    "wal_clean": _committed,
+    "wal_commit": lambda _store: {"collection": ["beta", "gamma"]},
     "wal_export": lambda store: {"output": str(store.parent / "wal.jsonl")},
     "wal_info": lambda _store: {},
 }
