@@ -54,7 +54,7 @@ class Applied:
 
 
 def require_proved(store: PersistDir, operation: str) -> None:
-    """Raise UNSUPPORTED_VERSION on stores whose WAL this version has not been proved to write: all before Chroma 1.5."""
+    """Raise UNSUPPORTED_VERSION on stores before Chroma 1.5: writing their WAL has not been proved yet."""
     schema = store.schema
     if not schema.shape.arrays:
         why = "its WAL is written by this version on stores of Chroma 1.5 only"
