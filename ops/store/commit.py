@@ -484,7 +484,7 @@ class Writer:
             new_segment=new_segment,
             source_run=source_run,
         )
-        left = before if leaves_watermark is None else replace(before, watermark=leaves_watermark)
+        left = before if leaves_watermark is None else replace(before, taken_up=leaves_watermark)
         record = _record(intent, left, undo_facts)
 
         def prepare_all() -> None:
