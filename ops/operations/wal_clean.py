@@ -125,9 +125,15 @@ class WalClean(SelectsCollections, Operation[WalCleanResult]):
                 for item in result.collections
                 if not item.reason
             ),
-            undo=_UNDO,
-            undo_path=next((item.kept_path for item in result.collections if item.kept_path), ""),
-            notes=tuple(f"Nothing of {item.name}: {item.reason}" for item in result.collections if item.reason),
+            # No undo is offered: `run undo` does not put entries back yet; whoever needs them reads the copy.
+            notes=(
+                *(f"Nothing of {item.name}: {item.reason}" for item in result.collections if item.reason),
+                *(
+                    f"The deleted entries of {item.name} are kept in {item.kept_path}."
+                    for item in result.collections
+                    if item.kept_path
+                ),
+            ),
         )
 
     def _found(self, store: PersistDir) -> tuple[Cleanable, ...]:
