@@ -19,7 +19,7 @@ from ops.store import configuration as configurations
 from ops.store.configuration import HnswConfiguration
 from ops.store.live_index import open_live_index
 from ops.store.rebuild import IndexFigures, Rebuild, figures
-from ops.store.verify import CommittedIndex, StagedIndex, VerifiedIndex, verify_committed, verify_staged
+from ops.store.verify import CommittedIndex, VerifiedIndex, verify_committed, verify_staged
 
 if TYPE_CHECKING:
     from ops.progress import Progress
@@ -186,15 +186,6 @@ class HnswRebuild(SelectsCollections, Operation[HnswRebuildResult]):
         read_back: list[CommittedIndex] = []
 
         def check_staged(stage: Path) -> None:
-            staged = StagedIndex(
-                old_segment_id=item.segment.id,
-                stage_directory=str(stage),
-                old_space=old.space,
-                space=new.space,
-                m=new.max_neighbors,
-                ef_construction=new.ef_construction,
-                ef=max(old.ef_search, new.ef_search),
-            )
             verified.append(
                 call(
                     verify_staged,
@@ -202,7 +193,7 @@ class HnswRebuild(SelectsCollections, Operation[HnswRebuildResult]):
                     progress.check,
                     path=str(store.path),
                     collection_id=step.subject,
-                    staged=staged,
+                    staged=item.staged(stage),
                 )
             )
 

@@ -16,7 +16,7 @@ from ops.store import trash
 from ops.store.setting import Edit, TextUndo, verify_setting
 from ops.store.staging import FLIP
 from ops.store.undo import UndoStep
-from ops.store.verify import StagedIndex, verify_committed, verify_staged
+from ops.store.verify import verify_committed, verify_staged
 from ops.store.verify_undo import verify_returned, verify_returning
 
 if TYPE_CHECKING:
@@ -204,7 +204,7 @@ def _swap(store: PersistDir, scope: StepScope, step: UndoStep, progress: Progres
 
 def _rebuild(store: PersistDir, scope: StepScope, step: UndoStep, progress: Progress) -> UndoneStep:
     item = step.rebuild(store)
-    old, new = item.found.configuration, item.wanted
+    new = item.wanted
     returned: list[int] = []
     segment_id: list[str] = []
 
@@ -213,22 +213,13 @@ def _rebuild(store: PersistDir, scope: StepScope, step: UndoStep, progress: Prog
         item.build(stage, progress)
 
     def check_staged(stage: Path) -> None:
-        staged = StagedIndex(
-            old_segment_id=item.segment.id,
-            stage_directory=str(stage),
-            old_space=old.space,
-            space=new.space,
-            m=new.max_neighbors,
-            ef_construction=new.ef_construction,
-            ef=max(old.ef_search, new.ef_search),
-        )
         call(
             verify_staged,
             VERIFY_WITHIN_S,
             progress.check,
             path=str(store.path),
             collection_id=scope.subject,
-            staged=staged,
+            staged=item.staged(stage),
         )
 
     def check_committed(directory: Path) -> None:

@@ -23,6 +23,7 @@ from ops.store.live_index import (
 from ops.store.sysdb import Collection, Segment, vector_segment
 from ops.store.sysdb import collection as find_collection
 from ops.store.text import visible
+from ops.store.verify import StagedIndex
 
 if TYPE_CHECKING:
     from ops.progress import Progress
@@ -226,6 +227,19 @@ class Rebuild:
             slots=self.index.slots,
             old_space=self.found.configuration.space,
             space=self.wanted.space,
+        )
+
+    def staged(self, directory: Path) -> StagedIndex:
+        """What the process that verifies ``directory`` must find there."""
+        old, new = self.found.configuration, self.wanted
+        return StagedIndex(
+            old_segment_id=self.segment.id,
+            stage_directory=str(directory),
+            old_space=old.space,
+            space=new.space,
+            m=new.max_neighbors,
+            ef_construction=new.ef_construction,
+            ef=max(old.ef_search, new.ef_search),
         )
 
     def build(self, directory: Path, progress: Progress) -> None:
